@@ -1,0 +1,18 @@
+//! What Shunt's programs say to each other: the configuration a person writes ([`config`]), the snapshot
+//! the dataplane obeys ([`snapshot`]), what the daemons report ([`status`], [`counters`]) and the client
+//! for their Unix sockets ([`client`]). This crate never does packet work and never opens a NIC.
+
+pub mod client;
+pub mod config;
+pub mod counters;
+pub mod listen;
+pub mod mac;
+pub mod snapshot;
+pub mod status;
+
+/// Where the dataplane listens unless told otherwise.
+pub const DATAPLANE_SOCKET: &str = "/run/shunt/dataplane.sock";
+/// Where the control plane listens unless told otherwise.
+pub const CONTROLPLANE_SOCKET: &str = "/run/shunt/controlplane.sock";
+/// The configuration file unless told otherwise.
+pub const CONFIG_FILE: &str = "/etc/shunt/shunt.toml";
