@@ -1,0 +1,137 @@
+//! What a flow table promises, checked on real threads. The interleavings are `loom_tests`' part.
+
+use std::sync::Barrier;
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+
+const LIMITS: IdleLimits = [0, 0, 0, 30, 300, 900, 120, 10];
+
+fn table(flows: usize) -> FlowTable<2> {
+    FlowTable::new(flows, RandomState::with_seeds(1, 2, 3, 4))
+}
+
+fn insert(table: &FlowTable<2>, key: [u64; 2], backend: u32, now: u32) -> Inserted {
+    table.insert(&key, table.places(&key), BackendId(backend), Seconds(now), &LIMITS)
+}
+
+fn find(table: &FlowTable<2>, key: [u64; 2]) -> Option<Hit> {
+    table.find(&key, table.places(&key))
+}
+
+fn confirm(table: &FlowTable<2>, key: [u64; 2]) {
+    let hit = find(table, key).unwrap();
+    table.update(hit, hit.control.with_state(State::Established)).unwrap();
+}
+
+#[test]
+fn an_entry_is_as_small_as_designed() {
+    assert_eq!((size_of::<Entry<2>>(), size_of::<Bucket<2>>()), (32, 128), "IPv4");
+    assert_eq!((size_of::<Entry<5>>(), size_of::<Bucket<5>>()), (64, 256), "IPv6");
+}
+
+#[test]
+fn what_is_inserted_is_found_and_removed() {
+    let table = table(100);
+    assert_eq!(find(&table, [1, 2]), None);
+    assert_eq!(insert(&table, [1, 2], 7, 100), Inserted::New);
+    let hit = find(&table, [1, 2]).unwrap();
+    assert_eq!((hit.control.backend(), hit.control.state()), (BackendId(7), State::Unconfirmed));
+    assert_eq!(insert(&table, [1, 2], 8, 100), Inserted::Lost(BackendId(7)), "a live entry wins");
+    assert!(table.remove(hit));
+    assert_eq!(find(&table, [1, 2]), None);
+    assert!(!table.remove(hit), "the claim that the hit saw is over");
+}
+
+#[test]
+fn an_update_of_a_reused_place_changes_nothing() {
+    let table = FlowTable::<2>::new(1, RandomState::with_seeds(1, 2, 3, 4));
+    insert(&table, [1, 0], 1, 0);
+    let stale = find(&table, [1, 0]).unwrap();
+    table.remove(stale);
+    (2..=5).for_each(|key| assert_eq!(insert(&table, [key, 0], 2, 0), Inserted::New));
+    assert_eq!(table.update(stale, stale.control.with_state(State::Reset)), Err(None));
+    (2..=5).for_each(|key| assert_eq!(find(&table, [key, 0]).unwrap().control.state(), State::Unconfirmed));
+}
+
+#[test]
+fn a_flood_evicts_unconfirmed_flows_only() {
+    let table = table(3000);
+    let flows: Vec<[u64; 2]> = (0..3000).map(|i| [i, 1]).collect();
+    let stored = flows.iter().filter(|&&key| insert(&table, key, 5, 0) != Inserted::Full).count();
+    let confirmed: Vec<_> = flows.into_iter().filter(|&key| find(&table, key).is_some()).collect();
+    confirmed.iter().for_each(|&key| confirm(&table, key));
+    let mut outcomes = [0; 3];
+    for i in 0..5 * table.capacity() as u64 {
+        match insert(&table, [i, 2], 6, 1) {
+            Inserted::New => outcomes[0] += 1,
+            Inserted::Evicting => outcomes[1] += 1,
+            Inserted::Full => outcomes[2] += 1,
+            Inserted::Lost(_) => panic!("one thread cannot lose"),
+        }
+    }
+    println!("{stored} of 3000 stored; flood: new, evicting, full = {outcomes:?}");
+    assert!(outcomes.iter().all(|&count| count > 0), "{outcomes:?}");
+    for &key in &confirmed {
+        assert_eq!(find(&table, key).unwrap().control.backend(), BackendId(5));
+    }
+}
+
+#[test]
+fn the_designed_number_of_flows_fits() {
+    let table = table(100_000);
+    let full = (0..100_000).filter(|&i| insert(&table, [i, 9], 1, 0) != Inserted::New).count();
+    let share = full as f64 / 100_000.0;
+    println!("{:.2} % of flows found no free place at the designed load", share * 100.0);
+    assert!(share < 0.05, "{share}");
+}
+
+#[test]
+fn idle_entries_make_room_by_the_time_of_their_state() {
+    let table = FlowTable::<2>::new(1, RandomState::with_seeds(1, 2, 3, 4));
+    (0..4).for_each(|key| assert_eq!(insert(&table, [key, 0], 1, 0), Inserted::New));
+    (0..4).for_each(|key| confirm(&table, [key, 0]));
+    assert_eq!(insert(&table, [9, 0], 2, 899), Inserted::Full);
+    assert_eq!(insert(&table, [9, 0], 2, 900), Inserted::New);
+}
+
+#[test]
+fn a_walk_sees_every_live_flow_once() {
+    let table = table(1000);
+    (0..500).for_each(|i| assert_eq!(insert(&table, [i, 3], 1, 0), Inserted::New));
+    let mut seen = Vec::new();
+    (0..table.buckets()).for_each(|bucket| table.visit(bucket, |key, _| seen.push(key[0])));
+    seen.sort_unstable();
+    assert_eq!(seen, (0..500).collect::<Vec<_>>());
+}
+
+#[test]
+fn threads_agree_on_one_entry_per_flow() {
+    const THREADS: u32 = 4;
+    const KEYS: u64 = if cfg!(miri) { 20 } else { 2000 };
+    let table = table(KEYS as usize * 2);
+    let barrier = Barrier::new(THREADS as usize);
+    let duplicates = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (table, barrier) = (&table, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                for key in 0..KEYS {
+                    if find(table, [key, 4]).is_none() {
+                        insert(table, [key, 4], thread, 0);
+                    }
+                }
+            });
+        }
+    });
+    let mut seen = std::collections::HashMap::new();
+    (0..table.buckets()).for_each(|bucket| {
+        table.visit(bucket, |key, hit| {
+            if seen.insert(key, hit).is_some() {
+                duplicates.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+    });
+    assert_eq!((duplicates.into_inner(), seen.len() as u64), (0, KEYS));
+}

@@ -1,0 +1,69 @@
+//! Which core each worker is pinned to.
+
+use core_affinity::CoreId;
+
+/// Cores of the workers and the one that is left for housekeeping.
+#[derive(Debug)]
+pub struct Cores {
+    workers: Vec<Option<CoreId>>,
+    housekeeping: Option<CoreId>,
+}
+
+impl Cores {
+    /// The configured cores in order; without any, the last ones of those this process may use, so that the
+    /// first stays free for housekeeping. With more workers than cores, cores are used again.
+    pub fn for_workers(configured: &[u32], workers: usize) -> Self {
+        let available: Vec<usize> =
+            core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+        Self::choose(&available, configured, workers)
+    }
+
+    fn choose(available: &[usize], configured: &[u32], workers: usize) -> Self {
+        let configured: Vec<usize> = configured.iter().map(|&core| core as usize).collect();
+        let own_choice = &available[available.len().saturating_sub(workers)..];
+        let from = if configured.is_empty() { own_choice } else { &configured };
+        let of_worker = |index| (!from.is_empty()).then(|| from[index % from.len()]);
+        let taken: Vec<Option<usize>> = (0..workers).map(of_worker).collect();
+        let housekeeping = available.iter().find(|&&core| !taken.contains(&Some(core))).copied();
+        let core = |id| CoreId { id };
+        Self {
+            workers: taken.into_iter().map(|id| id.map(core)).collect(),
+            housekeeping: housekeeping.map(core),
+        }
+    }
+
+    /// The core of a worker, if any core is known.
+    pub fn of_worker(&self, index: usize) -> Option<CoreId> {
+        self.workers.get(index).copied().flatten()
+    }
+
+    /// A core without a worker, if there is one.
+    pub fn housekeeping(&self) -> Option<CoreId> {
+        self.housekeeping
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check() {
+        let check =
+            |available: &[usize], configured: &[u32], workers: usize, expected: &[usize], housekeeping| {
+                let cores = Cores::choose(available, configured, workers);
+                let of_workers: Vec<usize> =
+                    (0..workers).filter_map(|i| cores.of_worker(i)).map(|core| core.id).collect();
+                assert_eq!(
+                    (of_workers.as_slice(), cores.housekeeping().map(|core| core.id)),
+                    (expected, housekeeping)
+                );
+            };
+        check(&[0, 1, 2, 3], &[], 2, &[2, 3], Some(0));
+        check(&[0, 1], &[], 2, &[0, 1], None);
+        check(&[0, 1], &[], 3, &[0, 1, 0], None);
+        check(&[0, 1, 2, 3], &[1, 3], 2, &[1, 3], Some(0));
+        check(&[0, 1, 2, 3], &[0], 2, &[0, 0], Some(1));
+        check(&[], &[], 1, &[], None);
+    }
+}

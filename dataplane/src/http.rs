@@ -1,0 +1,114 @@
+//! The dataplane's Unix socket. Paths and answers stand at the head of [`shunt_api::status`]. The file's
+//! mode decides who may use it; who sends a snapshot is logged.
+
+use axum::body::Bytes;
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use shunt_api::snapshot::{Rejected, Snapshot};
+use shunt_api::status::{FlowFilter, Flows};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::Command;
+use crate::flows;
+use crate::limits::MAX_SNAPSHOT_BYTES;
+
+type Commands = mpsc::Sender<Command>;
+
+/// Serves for ever.
+pub async fn serve(listener: UnixListener, commands: Commands) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/stats", get(stats))
+        .route("/v1/flows", get(list_flows))
+        .route("/v1/snapshot", put(apply))
+        .fallback(unknown_path)
+        .layer(DefaultBodyLimit::max(MAX_SNAPSHOT_BYTES))
+        .with_state(commands);
+    axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
+}
+
+async fn status(State(commands): State<Commands>) -> Response {
+    answer(ask(&commands, Command::Status).await)
+}
+
+async fn stats(State(commands): State<Commands>) -> Response {
+    answer(ask(&commands, Command::Stats).await)
+}
+
+async fn list_flows(State(commands): State<Commands>, Query(filter): Query<FlowFilter>) -> Response {
+    let listed = match ask(&commands, Command::Flows).await {
+        Some(Some(source)) => tokio::task::spawn_blocking(move || flows::list(&source, &filter)).await.ok(),
+        Some(None) => Some(Flows::default()),
+        None => None,
+    };
+    answer(listed)
+}
+
+async fn apply(
+    State(commands): State<Commands>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Bytes,
+) -> Response {
+    let refused = |rejected: Rejected| (StatusCode::UNPROCESSABLE_ENTITY, Json(rejected)).into_response();
+    let snapshot: Box<Snapshot> = match serde_json::from_slice(&body) {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            return refused(Rejected {
+                reason: format!("not a snapshot: {error}; are all programs of one version?"),
+            });
+        }
+    };
+    tracing::debug!(generation = snapshot.generation, peer.uid, peer.pid, "snapshot received");
+    match ask(&commands, |answer| Command::Apply(snapshot, answer)).await {
+        Some(Ok(ack)) => Json(ack).into_response(),
+        Some(Err(rejected)) => refused(rejected),
+        None => answer::<()>(None),
+    }
+}
+
+async fn unknown_path(request: Request) -> Response {
+    let reason = format!(
+        "there is no {} {}; try GET /v1/status, GET /v1/stats, GET /v1/flows or PUT /v1/snapshot\n",
+        request.method(),
+        request.uri().path()
+    );
+    (StatusCode::NOT_FOUND, reason).into_response()
+}
+
+/// Asks the control task; `None` once it has ended.
+async fn ask<T>(commands: &Commands, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    commands.send(command(answer)).await.ok()?;
+    answered.await.ok()
+}
+
+fn answer<T: serde::Serialize>(value: Option<T>) -> Response {
+    match value {
+        Some(value) => Json(value).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the dataplane is stopping; try again once it runs\n")
+            .into_response(),
+    }
+}
+
+/// Who is at the other end, as the kernel says.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    uid: Option<u32>,
+    pid: Option<i32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let credentials = stream.io().peer_cred().ok();
+        Self {
+            uid: credentials.map(|credentials| credentials.uid()),
+            pid: credentials.and_then(|credentials| credentials.pid()),
+        }
+    }
+}

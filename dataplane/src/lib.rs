@@ -1,0 +1,32 @@
+//! The packet path of Shunt as a library, so that tests, benches and fuzzers run the same code as the
+//! program `shunt-dataplane`.
+//!
+//! `packet flow maglev conntrack table forward rewrite` are pure: no I/O, no clock, no log. `port worker`
+//! move frames. `program neighbor queues engine control http` run on the control thread.
+
+pub mod clock;
+pub mod conntrack;
+pub mod control;
+pub mod cores;
+pub mod engine;
+pub mod flow;
+pub mod flows;
+pub mod forward;
+pub mod http;
+pub mod limits;
+pub mod maglev;
+pub mod neighbor;
+pub mod packet;
+pub mod port;
+pub mod program;
+pub mod queues;
+pub mod report;
+pub mod rewrite;
+pub mod stats;
+pub mod sweep;
+mod sync;
+pub mod table;
+#[cfg(test)]
+mod testing;
+pub mod watchdog;
+pub mod worker;

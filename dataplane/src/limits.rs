@@ -1,0 +1,40 @@
+//! Every bound of the dataplane with its reason, and where reaching it shows.
+
+use std::time::Duration;
+
+/// Most frames a worker takes at once: the batch then fits the first-level cache with its packets' headers.
+pub const MAX_BATCH: usize = 64;
+
+/// Most NICs: a NIC's index is kept in one byte of a next hop, and no box has more.
+pub const MAX_NICS: usize = 16;
+
+/// Most backends of one pool: Maglev slots hold 16-bit indices. A snapshot beyond it is refused.
+pub const MAX_POOL_BACKENDS: usize = 65_000;
+
+/// Bytes of one AF_XDP frame: the smallest that the kernel allows, which holds an MTU of 1500 with 256 bytes
+/// of kernel headroom and 40 of tunnel header.
+pub const FRAME_SIZE: u32 = 2048;
+
+/// Empty rounds before a worker sleeps: about the time in which a busy NIC delivers its next packet.
+pub const SPINS_BEFORE_SLEEP: u32 = 32;
+
+/// Longest sleep of a worker, so that its heartbeat is never older.
+pub const MAX_SLEEP: Duration = Duration::from_millis(200);
+
+/// A worker that has not gone round for so long is reported as stalled.
+pub const STALL_REPORTED: Duration = Duration::from_secs(1);
+
+/// A worker that has not gone round for so long ends the process, and systemd starts a fresh one.
+pub const STALL_FATAL: Duration = Duration::from_secs(10);
+
+/// Time the workers have to see a new table before the snapshot is reported as not acknowledged.
+pub const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time in which the sweep passes the whole flow table once.
+pub const SWEEP_PERIOD: Duration = Duration::from_secs(10);
+
+/// Most flows in one answer of `GET /v1/flows`, whatever the request's limit.
+pub const MAX_FLOWS_LISTED: usize = 1_000_000;
+
+/// Largest snapshot accepted, in bytes of JSON: 10,000 services × 50 backends come to about 60 MB.
+pub const MAX_SNAPSHOT_BYTES: usize = 256 << 20;

@@ -1,0 +1,121 @@
+//! `shunt-dataplane`: moves packets. Takes a snapshot from the control plane, attaches to the NICs it names
+//! and forwards by it, for ever, whether the control plane lives or not.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use sd_notify::NotifyState;
+use shunt_api::DATAPLANE_SOCKET;
+use shunt_api::listen::listen;
+use shunt_dataplane::clock::Clock;
+use shunt_dataplane::control::Control;
+use shunt_dataplane::http;
+use shunt_dataplane::program::{Steering, detach_leftovers};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+/// Requests waiting for the control task: more askers than this wait their turn at the socket.
+const COMMAND_QUEUE: usize = 64;
+
+/// Moves the packets of Shunt: pinned threads, one per NIC queue, on AF_XDP sockets.
+///
+/// It needs no configuration of its own: the control plane sends it one. Until the first arrives it touches
+/// no NIC. When the control plane dies it forwards on by what it has.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// What to log: error, warn, info, debug, trace, or filters such as `info,hyper=debug`
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    log_level: String,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Forward packets until SIGTERM or SIGINT, then detach from the NICs
+    Run {
+        /// Unix socket to take snapshots and answer lbctl on (mode 0660)
+        #[arg(long, value_name = "PATH", default_value = DATAPLANE_SOCKET)]
+        socket: PathBuf,
+        #[command(flatten)]
+        bpf: BpfDir,
+    },
+    /// Remove what a killed dataplane left behind: its XDP programs and pins
+    ///
+    /// After a crash the programs stay attached and drop packets to VIPs, so that the host does not answer them
+    /// with resets while the dataplane restarts. If it is not to come back, this gives the NICs free again.
+    Detach {
+        #[command(flatten)]
+        bpf: BpfDir,
+    },
+}
+
+#[derive(clap::Args)]
+struct BpfDir {
+    /// Directory on a BPF file system that holds what must outlive a crash
+    #[arg(long = "bpf-dir", value_name = "DIR", default_value = "/sys/fs/bpf/shunt")]
+    path: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_new(&arguments.log_level)
+        .with_context(|| format!("--log-level {}; write one such as info", arguments.log_level))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match arguments.command {
+        Command::Run { socket, bpf } => run(&socket, &bpf.path),
+        Command::Detach { bpf } => detach(&bpf.path),
+    }
+}
+
+fn detach(bpf_dir: &Path) -> anyhow::Result<()> {
+    let removed = detach_leftovers(bpf_dir)?;
+    if removed.is_empty() {
+        println!("nothing to remove in {}", bpf_dir.display());
+    }
+    removed.iter().for_each(|what| println!("removed {what}"));
+    Ok(())
+}
+
+fn run(socket: &Path, bpf_dir: &Path) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (listener, socket_file) = listen(socket, "shunt-dataplane").await?;
+        let control = Control::new(Steering::open(bpf_dir)?, clock);
+        let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
+        let server = tokio::spawn(http::serve(listener, commands));
+        tracing::info!("listening on {}", socket.display());
+        notify(NotifyState::Ready);
+        let stop = async {
+            let signal = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            tracing::info!("{signal}: detaching from the NICs");
+            notify(NotifyState::Stopping);
+        };
+        control.run(queue, stop).await?;
+        server.abort();
+        drop(socket_file);
+        Ok(())
+    })
+}
+
+/// Tells systemd, if it started us.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("systemd cannot be told: {error}");
+    }
+}

@@ -1,0 +1,314 @@
+//! A port on AF_XDP sockets, through xsk-rs: one UMEM per worker, shared by its sockets on all NICs, so that
+//! a frame received on one leaves on another without a copy.
+//!
+//! Frames are named by their chunk, `address / FRAME_SIZE`. A chunk's descriptor is in exactly one of
+//! `free`, the kernel's rings, `staged` of a socket, or `held` on behalf of a [`Frame`] token. This module
+//! never creates a descriptor: all come from the UMEM at the start and from the kernel's rings after that,
+//! which is what makes the unsafe ring calls sound.
+#![allow(unsafe_code)] // AF_XDP rings and frames: xsk-rs leaves exclusive use of a frame to its caller.
+
+mod socket;
+
+use socket::Bound;
+pub use socket::{Mode, OpenError, QueueId, SocketHandle, combined};
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shunt_api::snapshot::ZeroCopy;
+use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
+
+use super::{Census, Frame, NicIndex, Port, PortCounters};
+use crate::limits::{FRAME_SIZE, MAX_BATCH};
+
+/// Frames of the UMEM for each entry of a ring: two fill the receive side (driver ring and receive ring),
+/// one the transmit ring, and one is slack for batches in the worker.
+const FRAMES_PER_RING_ENTRY: u32 = 4;
+/// Frames that one system call transmits in copy mode (`TX_BATCH_SIZE` of net/xdp/xsk.c).
+const KERNEL_TX_BATCH: usize = 32;
+
+/// How to open a worker's sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Entries of each ring; a power of two.
+    pub ring_size: u32,
+    /// Whether sockets share memory with the driver.
+    pub zero_copy: ZeroCopy,
+    /// Let the socket drive the driver's polling instead of interrupts.
+    pub busy_poll: bool,
+}
+
+/// One worker's sockets.
+pub struct XskPort {
+    umem: Umem,
+    sockets: Vec<Socket>,
+    /// First socket of each NIC, by its index.
+    transmit_by: Vec<Option<usize>>,
+    free: Vec<FrameDesc>,
+    /// By chunk: the descriptor of a frame that the worker holds.
+    held: Vec<FrameDesc>,
+    in_worker: usize,
+    scratch: Vec<FrameDesc>,
+    poll: Vec<libc::pollfd>,
+    waker: Arc<OwnedFd>,
+    next_receive: usize,
+    busy_poll: bool,
+    counters: PortCounters,
+}
+
+struct Socket {
+    rx: RxQueue,
+    tx: TxQueue,
+    fill: FillQueue,
+    completion: CompQueue,
+    staged: Vec<FrameDesc>,
+    ring_size: usize,
+    /// Frames that the receive side has: in the fill ring, the driver or the receive ring.
+    receiving: usize,
+    /// Frames handed to the transmit ring and not yet completed.
+    sending: usize,
+}
+
+/// Wakes a worker from [`Port::wait`], so that it sees a new table at once.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// Ends the worker's sleep, if it sleeps.
+    pub fn wake(&self) {
+        // The counter cannot overflow: the worker empties it, and a full one wakes all the same.
+        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+}
+
+impl XskPort {
+    /// Opens sockets on these queues with a UMEM of their own. Also returns what the rest of the program
+    /// needs of them.
+    pub fn open(
+        queues: &[QueueId],
+        settings: &Settings,
+    ) -> Result<(Self, Waker, Vec<SocketHandle>), OpenError> {
+        let frames = queues.len() as u32 * settings.ring_size * FRAMES_PER_RING_ENTRY;
+        let (umem, free) = new_umem(frames, settings.ring_size)?;
+        let bound = socket::bind_all(&umem, queues, settings)?;
+        let waker = Arc::new(
+            rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).map_err(OpenError::waker)?,
+        );
+        let mut sockets = Vec::with_capacity(queues.len());
+        let mut handles = Vec::with_capacity(queues.len());
+        for Bound { handle, rx, tx, fill, completion } in bound {
+            let staged = Vec::with_capacity(settings.ring_size as usize);
+            let ring_size = settings.ring_size as usize;
+            sockets.push(Socket { rx, tx, fill, completion, staged, ring_size, receiving: 0, sending: 0 });
+            handles.push(handle);
+        }
+        let mut port = Self {
+            transmit_by: first_socket_of_each_nic(queues),
+            poll: poll_set(&waker, &sockets),
+            held: vec![FrameDesc::default(); frames as usize],
+            scratch: vec![FrameDesc::default(); MAX_BATCH.max(settings.ring_size as usize)],
+            waker: waker.clone(),
+            next_receive: 0,
+            in_worker: 0,
+            busy_poll: settings.busy_poll,
+            counters: PortCounters::default(),
+            umem,
+            sockets,
+            free,
+        };
+        port.refill();
+        Ok((port, Waker(waker), handles))
+    }
+
+    fn refill(&mut self) {
+        for socket in &mut self.sockets {
+            let wanted = (2 * socket.ring_size).saturating_sub(socket.receiving).min(self.free.len());
+            if wanted == 0 {
+                continue;
+            }
+            let from = self.free.len() - wanted;
+            // SAFETY: the descriptors come from `free`, belong to this UMEM and leave `free` if accepted.
+            let accepted = unsafe { socket.fill.produce(&self.free[from..]) };
+            self.free.truncate(self.free.len() - accepted);
+            socket.receiving += accepted;
+            if accepted > 0 && socket.fill.needs_wakeup() {
+                // Fails only if the socket is dead, which shows as a queue that moves nothing.
+                let _ = socket.fill.wakeup(socket.rx.fd_mut(), 0);
+            }
+        }
+    }
+
+    fn send_staged(&mut self) {
+        for socket in &mut self.sockets {
+            if !socket.staged.is_empty() {
+                // SAFETY: staged descriptors belong to this UMEM, and their frames' tokens were consumed.
+                let accepted = unsafe { socket.tx.produce(&socket.staged) };
+                assert_eq!(
+                    accepted,
+                    socket.staged.len(),
+                    "transmit() stages no more than the ring has room for"
+                );
+                socket.sending += accepted;
+                socket.staged.clear();
+            }
+            let mut kicks = 1 + socket.sending / KERNEL_TX_BATCH;
+            while kicks > 0 && socket.unsent() > 0 && socket.tx.needs_wakeup() {
+                // Full device rings are tried again in the next round; other errors end the socket.
+                let _ = socket.tx.wakeup();
+                self.counters.tx_wakeups += 1;
+                kicks -= 1;
+            }
+        }
+    }
+
+    fn collect_completed(&mut self) {
+        for socket in &mut self.sockets {
+            while socket.sending > 0 {
+                // SAFETY: the kernel returns addresses of this UMEM that were handed to this socket's ring.
+                let done = unsafe { socket.completion.consume(&mut self.scratch) };
+                if done == 0 {
+                    break;
+                }
+                socket.sending -= done;
+                self.free.extend_from_slice(&self.scratch[..done]);
+            }
+        }
+    }
+
+    fn drive_driver(&self, socket: &Socket) {
+        // SAFETY: a zero-length, non-blocking receive touches no memory; it only runs the driver's poll.
+        unsafe {
+            libc::recvfrom(
+                socket.rx.fd().as_raw_fd(),
+                std::ptr::null_mut(),
+                0,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+            )
+        };
+    }
+}
+
+impl Socket {
+    /// Descriptors in the transmit ring that the kernel has not taken yet.
+    fn unsent(&mut self) -> usize {
+        self.ring_size - self.tx.nb_free_exact() as usize
+    }
+}
+
+impl Port for XskPort {
+    fn receive(&mut self, frames: &mut Vec<Frame>, limit: usize) -> usize {
+        let before = frames.len();
+        for turn in 0..self.sockets.len() {
+            let index = (self.next_receive + turn) % self.sockets.len();
+            let wanted = (limit - (frames.len() - before)).min(self.scratch.len());
+            // SAFETY: the kernel returns frames of this UMEM that were given to it through the fill ring.
+            let received = unsafe { self.sockets[index].rx.consume(&mut self.scratch[..wanted]) };
+            self.sockets[index].receiving -= received;
+            if received == 0 && self.busy_poll {
+                self.drive_driver(&self.sockets[index]);
+            }
+            for desc in &self.scratch[..received] {
+                let chunk = desc.addr() as u32 / FRAME_SIZE;
+                self.held[chunk as usize] = *desc;
+                frames.push(Frame { chunk, start: 0, end: desc.lengths().data() as u16 });
+            }
+        }
+        self.next_receive = (self.next_receive + 1) % self.sockets.len();
+        self.in_worker += frames.len() - before;
+        frames.len() - before
+    }
+
+    fn buffer(&mut self, frame: &Frame) -> &mut [u8] {
+        let desc = &mut self.held[frame.chunk as usize];
+        // SAFETY: the worker holds the token of this chunk, so neither the kernel nor another frame uses it.
+        let mut data = unsafe { self.umem.data_mut(desc) };
+        data.cursor().set_pos(FRAME_SIZE as usize);
+        let bytes = data.contents_mut();
+        // SAFETY: same memory, same exclusive use; the borrow is widened from `data` to `self`, which owns
+        // the mapping and is borrowed for as long.
+        unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    fn transmit(&mut self, nic: NicIndex, frame: Frame) -> Result<(), Frame> {
+        let Some(index) = self.transmit_by.get(usize::from(nic.0)).copied().flatten() else {
+            return Err(frame);
+        };
+        let staged = self.sockets[index].staged.len();
+        if self.sockets[index].tx.nb_free(staged as u32 + 1) as usize <= staged {
+            return Err(frame);
+        }
+        let range = frame.range();
+        if range.start != 0 {
+            // xsk-rs cannot move the start of a descriptor.
+            self.buffer(&frame).copy_within(range.clone(), 0);
+            self.counters.realigned += 1;
+        }
+        let desc = &mut self.held[frame.chunk as usize];
+        // SAFETY: as in `buffer`.
+        unsafe { self.umem.data_mut(desc) }.cursor().set_pos(range.len());
+        desc.set_options(0);
+        self.sockets[index].staged.push(*desc);
+        self.in_worker -= 1;
+        Ok(())
+    }
+
+    fn release(&mut self, frame: Frame) {
+        self.in_worker -= 1;
+        self.free.push(self.held[frame.chunk as usize]);
+    }
+
+    fn flush(&mut self) {
+        self.send_staged();
+        self.collect_completed();
+        self.refill();
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        let unsent = self.sockets.iter_mut().any(|socket| socket.unsent() > 0);
+        let timeout_ms = if unsent { 1 } else { timeout.as_millis() as libc::c_int };
+        // SAFETY: `poll` points at as many initialised entries as it says; the descriptors outlive the call.
+        unsafe { libc::poll(self.poll.as_mut_ptr(), self.poll.len() as libc::nfds_t, timeout_ms) };
+        let _ = rustix::io::read(&*self.waker, &mut [0u8; 8]);
+    }
+
+    fn census(&self) -> Census {
+        let sum = |count: fn(&Socket) -> usize| self.sockets.iter().map(count).sum::<usize>();
+        Census {
+            fill: self.free.len() + sum(|socket| socket.receiving),
+            worker: self.in_worker,
+            transmit: sum(|socket| socket.sending + socket.staged.len()),
+            total: self.held.len(),
+        }
+    }
+
+    fn counters(&self) -> PortCounters {
+        self.counters
+    }
+}
+
+fn new_umem(frames: u32, ring_size: u32) -> Result<(Umem, Vec<FrameDesc>), OpenError> {
+    let size = |entries| QueueSize::new(entries).map_err(|_| OpenError::RingSize(ring_size));
+    let config = UmemConfig::builder()
+        .frame_size(FrameSize::new(FRAME_SIZE).map_err(|_| OpenError::RingSize(ring_size))?)
+        .fill_queue_size(size(2 * ring_size)?)
+        .comp_queue_size(size(2 * ring_size)?)
+        .build()
+        .map_err(|_| OpenError::RingSize(ring_size))?;
+    let count = std::num::NonZeroU32::new(frames).ok_or(OpenError::RingSize(ring_size))?;
+    Umem::new(config, count, false).map_err(|error| OpenError::umem(frames, &error))
+}
+
+fn first_socket_of_each_nic(queues: &[QueueId]) -> Vec<Option<usize>> {
+    let nics = queues.iter().map(|queue| usize::from(queue.nic.0) + 1).max().unwrap_or(0);
+    (0..nics).map(|nic| queues.iter().position(|queue| usize::from(queue.nic.0) == nic)).collect()
+}
+
+fn poll_set(waker: &OwnedFd, sockets: &[Socket]) -> Vec<libc::pollfd> {
+    let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let sockets = sockets.iter().map(|socket| entry(socket.rx.fd().as_raw_fd()));
+    std::iter::once(entry(waker.as_raw_fd())).chain(sockets).collect()
+}

@@ -1,0 +1,164 @@
+//! What leaves, checked by an independent parser.
+
+use etherparse::{IpSlice, LaxNetSlice, LaxSlicedPacket, NetSlice, PacketBuilder, SlicedPacket};
+use proptest::prelude::*;
+
+use super::*;
+use crate::packet;
+
+const LINK: Link = Link {
+    destination: MacAddress([2, 0, 0, 0, 0, 0xbb]),
+    source: MacAddress([2, 0, 0, 0, 0, 0xaa]),
+    mtu: 1500,
+};
+
+fn frame(v6: bool, payload: &[u8], padding: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let ethernet = PacketBuilder::ethernet2([2; 6], [4; 6]);
+    if v6 {
+        ethernet.ipv6([0x20; 16], [0x30; 16], 9).udp(1234, 53).write(&mut frame, payload).unwrap();
+        frame[15] |= 0xb0; // traffic class bits
+    } else {
+        let ip = etherparse::Ipv4Header {
+            dscp: 46.try_into().unwrap(),
+            ecn: 1.try_into().unwrap(),
+            time_to_live: 9,
+            source: [192, 0, 2, 1],
+            destination: [203, 0, 113, 10],
+            ..Default::default()
+        };
+        ethernet
+            .ip(etherparse::IpHeaders::Ipv4(ip, Default::default()))
+            .udp(1234, 53)
+            .write(&mut frame, payload)
+            .unwrap();
+    }
+    frame.resize(frame.len() + padding, 0xee);
+    frame
+}
+
+fn outer(v6: bool, hash: u64) -> Outer {
+    let tunnel = TunnelSource {
+        v4: Some("10.200.0.0/16".parse().unwrap()),
+        v6: Some("fd00:200::/64".parse().unwrap()),
+    };
+    let (own, backend) = if v6 { ("fd00::1", "fd00::2") } else { ("10.0.0.1", "10.0.0.2") };
+    outer_for(&tunnel, own.parse().ok(), backend.parse().unwrap(), hash).unwrap()
+}
+
+fn in_buffer(lead: usize, frame: &[u8]) -> (Vec<u8>, Range<usize>) {
+    let mut buffer = vec![0; 2048];
+    buffer[lead..lead + frame.len()].copy_from_slice(frame);
+    (buffer, lead..lead + frame.len())
+}
+
+fn check_tunnel(inner_v6: bool, outer_v6: bool, lead: usize, payload: &[u8], padding: usize, hash: u64) {
+    let original = frame(inner_v6, payload, padding);
+    let parsed = packet::parse(&original).unwrap();
+    let (mut buffer, at) = in_buffer(lead, &original);
+    let needed = if outer_v6 { 40 } else { 20 };
+    let (out, moved) = encapsulate(&mut buffer, at, &parsed, &LINK, &outer(outer_v6, hash)).unwrap();
+    assert_eq!(moved, lead < needed);
+    let out = &buffer[out];
+    assert_eq!((&out[..6], &out[6..12]), (&LINK.destination.0[..], &LINK.source.0[..]));
+    let inner = &original[14..original.len() - padding];
+    assert_eq!(&out[14 + needed..], inner, "the inner packet is untouched and unpadded");
+    let sliced = LaxSlicedPacket::from_ethernet(out).unwrap();
+    match sliced.net.unwrap() {
+        LaxNetSlice::Ipv4(ip) => {
+            let header = ip.header().to_header();
+            assert!(!outer_v6 && header.calc_header_checksum() == header.header_checksum);
+            assert_eq!((header.time_to_live, header.dont_fragment), (64, true));
+            assert_eq!(usize::from(header.total_len), out.len() - 14);
+            assert_eq!((header.source[..2].to_vec(), header.destination), (vec![10, 200], [10, 0, 0, 2]));
+            assert_eq!(out[15], parsed.traffic_class, "TOS and ECN are copied");
+            assert_eq!(header.protocol.0, if inner_v6 { 41 } else { 4 });
+        }
+        LaxNetSlice::Ipv6(ip) => {
+            let header = ip.header().to_header();
+            assert!(outer_v6);
+            assert_eq!((header.hop_limit, header.traffic_class), (64, parsed.traffic_class));
+            assert_eq!(usize::from(header.payload_length), inner.len());
+            assert_eq!(header.next_header.0, if inner_v6 { 41 } else { 4 });
+            assert_eq!(header.source_addr().segments()[..4], [0xfd00, 0x200, 0, 0]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn direct_routing_changes_the_ethernet_header_only() {
+    for v6 in [false, true] {
+        let original = frame(v6, b"hello", 3);
+        let parsed = packet::parse(&original).unwrap();
+        let (mut buffer, at) = in_buffer(0, &original);
+        let out = direct(&mut buffer, at, &parsed, &LINK).unwrap();
+        assert_eq!(buffer[out.clone()][..12], [LINK.destination.0, LINK.source.0].concat());
+        assert_eq!(buffer[out][12..], original[12..]);
+    }
+}
+
+#[test]
+fn direct_routing_leaves_vlan_tags_behind() {
+    let mut tagged = frame(false, b"hello", 0);
+    tagged.splice(12..12, [0x81, 0, 0, 100]);
+    let parsed = packet::parse(&tagged).unwrap();
+    let (mut buffer, at) = in_buffer(0, &tagged);
+    let out = direct(&mut buffer, at, &parsed, &LINK).unwrap();
+    assert!(matches!(
+        SlicedPacket::from_ethernet(&buffer[out.clone()]).unwrap().net,
+        Some(NetSlice::Ipv4(_))
+    ));
+    assert_eq!(out, 4..tagged.len());
+}
+
+#[test]
+fn what_does_not_fit_is_too_big() {
+    let original = frame(false, &[7; 1454], 0);
+    let parsed = packet::parse(&original).unwrap();
+    assert_eq!(parsed.ip_length, 1482);
+    let (mut buffer, at) = in_buffer(0, &original);
+    assert!(direct(&mut buffer, at.clone(), &parsed, &LINK).is_ok());
+    assert_eq!(
+        encapsulate(&mut buffer, at.clone(), &parsed, &LINK, &outer(false, 1)),
+        Err(DropReason::TooBig)
+    );
+    let jumbo = Link { mtu: 9000, ..LINK };
+    let mut tight = buffer[..original.len() + 19].to_vec();
+    assert_eq!(
+        encapsulate(&mut tight, at, &parsed, &jumbo, &outer(false, 1)),
+        Err(DropReason::TooBig),
+        "buffer"
+    );
+}
+
+#[test]
+fn flows_spread_over_the_source_prefix_and_stay_in_it() {
+    let sources: std::collections::HashSet<String> =
+        (0..1000u64).map(|i| format!("{:?}", outer(false, i.wrapping_mul(0x9e37_79b9_7f4a_7c15)))).collect();
+    assert!(sources.len() > 900, "{}", sources.len());
+    let none = TunnelSource::default();
+    let own = outer_for(&none, "10.0.0.1".parse().ok(), "10.0.0.2".parse().unwrap(), 99).unwrap();
+    assert_eq!(own, Outer::V4 { source: [10, 0, 0, 1].into(), destination: [10, 0, 0, 2].into() });
+    assert_eq!(outer_for(&none, "fd00::1".parse().ok(), "10.0.0.2".parse().unwrap(), 99), None);
+}
+
+#[test]
+fn an_encapsulated_packet_is_an_ip_packet() {
+    let original = frame(false, b"hello", 0);
+    let parsed = packet::parse(&original).unwrap();
+    let (mut buffer, at) = in_buffer(20, &original);
+    let (out, _) = encapsulate(&mut buffer, at, &parsed, &LINK, &outer(false, 1)).unwrap();
+    let inner = IpSlice::from_slice(&buffer[out][34..]).unwrap();
+    assert_eq!(inner.destination_addr().to_string(), "203.0.113.10");
+}
+
+proptest! {
+    #[test]
+    fn every_combination_with_every_headroom(
+        inner_v6: bool, outer_v6: bool, lead in 0usize..60,
+        payload in proptest::collection::vec(any::<u8>(), 0..1400), padding in 0usize..20, hash: u64,
+    ) {
+        check_tunnel(inner_v6, outer_v6, lead, &payload, padding, hash);
+    }
+}

@@ -1,0 +1,6 @@
+//! Atomics of the flow table: the standard ones, or loom's when its model checker runs.
+
+#[cfg(shunt_loom)]
+pub use loom::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(not(shunt_loom))]
+pub use std::sync::atomic::{AtomicU64, Ordering, fence};

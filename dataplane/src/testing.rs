@@ -1,0 +1,94 @@
+//! Small worlds for unit tests: snapshots, tables and frames.
+
+use std::net::IpAddr;
+
+use etherparse::PacketBuilder;
+use shunt_api::snapshot::*;
+
+use crate::packet::{self, Packet};
+use crate::table::{Compiler, Table};
+
+/// A pool's backends as `(address, weight, mode)`.
+pub type Backends<'a> = &'a [(&'a str, u16, Mode)];
+
+/// A snapshot with one pool per entry and services `(vip, port, pool)`.
+pub fn snapshot(pools: &[Backends], services: &[(&str, &str, u32)]) -> Snapshot {
+    let backend = |&(address, weight, mode): &(&str, u16, Mode)| Backend {
+        name: address.to_owned(),
+        address: address.parse().unwrap(),
+        weight,
+        mode,
+    };
+    Snapshot {
+        generation: 1,
+        fleet_key: FleetKey([7; 16]),
+        maglev_size: 65537,
+        nics: vec![],
+        dataplane: DataplaneSettings {
+            cores: vec![],
+            busy_poll: false,
+            batch: 64,
+            ring_size: 64,
+            max_flows_v4: 1000,
+            max_flows_v6: 1000,
+        },
+        timeouts: Timeouts {
+            unconfirmed_s: 30,
+            tcp_established_s: 900,
+            tcp_fin_s: 120,
+            tcp_reset_s: 10,
+            udp_s: 300,
+        },
+        tunnel: TunnelSource::default(),
+        pools: pools
+            .iter()
+            .enumerate()
+            .map(|(i, backends)| Pool {
+                name: format!("p{i}"),
+                backends: backends.iter().map(backend).collect(),
+            })
+            .collect(),
+        services: services
+            .iter()
+            .map(|&(vip, port, pool)| Service {
+                name: format!("{vip} {port}"),
+                vips: vec![vip.parse().unwrap()],
+                ports: vec![port.to_owned().try_into().unwrap()],
+                pool,
+            })
+            .collect(),
+    }
+}
+
+/// The table of a snapshot, by a compiler of its own.
+pub fn table(snapshot: &Snapshot) -> Table {
+    Compiler::default().compile(snapshot).unwrap()
+}
+
+/// A TCP frame of either family with these flags.
+pub fn tcp(client: &str, client_port: u16, vip: &str, port: u16, flags: u8) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let ip = match (client.parse().unwrap(), vip.parse().unwrap()) {
+        (IpAddr::V4(client), IpAddr::V4(vip)) => ethernet.ipv4(client.octets(), vip.octets(), 64),
+        (IpAddr::V6(client), IpAddr::V6(vip)) => ethernet.ipv6(client.octets(), vip.octets(), 64),
+        mixed => panic!("{mixed:?}"),
+    };
+    ip.tcp(client_port, port, 1, 1024).write(&mut frame, b"").unwrap();
+    let flags_at = frame.len() - 20 + 13;
+    frame[flags_at] = flags;
+    frame
+}
+
+/// A UDP frame over IPv4.
+pub fn udp(client: [u8; 4], client_port: u16, vip: [u8; 4], port: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    ethernet.ipv4(client, vip, 64).udp(client_port, port).write(&mut frame, b"query").unwrap();
+    frame
+}
+
+/// The frame, parsed.
+pub fn parsed(frame: &[u8]) -> Packet {
+    packet::parse(frame).unwrap()
+}
