@@ -1,0 +1,118 @@
+//! `shunt-controlplane`: reads the configuration, decides what the dataplane should do, and keeps it in
+//! agreement. It moves no packet: when it dies, the dataplane forwards on by what it has.
+
+mod compile;
+mod control;
+mod dataplane;
+mod fleet_key;
+mod http;
+mod source;
+mod state;
+mod view;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Parser;
+use sd_notify::NotifyState;
+use shunt_api::client::Client;
+use shunt_api::listen::listen;
+use shunt_api::{CONFIG_FILE, CONTROLPLANE_SOCKET, DATAPLANE_SOCKET};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+
+use control::Control;
+use source::file::{self, ConfigFile};
+
+/// Decides what Shunt's dataplane should do: reads the configuration file, sends the dataplane what follows
+/// from it, and sends it again whenever either of the two restarts.
+///
+/// The file is read again when it changes, on SIGHUP and on `lbctl reload`. A file that is wrong is refused
+/// with its line, and what was served before still is. Stopping this program stops no traffic.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// Configuration file; `lbctl validate FILE` checks one without using it
+    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
+    config: PathBuf,
+    /// Unix socket to answer lbctl on (mode 0660)
+    #[arg(long, value_name = "PATH", default_value = CONTROLPLANE_SOCKET)]
+    socket: PathBuf,
+    /// Unix socket of the dataplane
+    #[arg(long, value_name = "PATH", default_value = DATAPLANE_SOCKET)]
+    dataplane_socket: PathBuf,
+    /// Directory for what must outlive a restart: the fleet key, unless the configuration names one
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/shunt")]
+    state_dir: PathBuf,
+    /// What to log: error, warn, info, debug, trace, or filters such as `info,hyper=debug`
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    log_level: String,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_new(&arguments.log_level)
+        .with_context(|| format!("--log-level {}; write one such as info", arguments.log_level))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(run(arguments));
+    // A file system that hangs under a reader must not hold up the exit.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let hangup = signal(SignalKind::hangup())?;
+    let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (listener, socket_file) = listen(&arguments.socket, "shunt-controlplane").await?;
+
+    let control = Arc::new(Control::new());
+    let own_key = arguments.state_dir.join("fleet.key");
+    let mut config_file = ConfigFile::new(arguments.config.clone(), own_key);
+    // A problem is logged and shown in the status; the file may be mended while this runs.
+    let _ = control.configure(config_file.read());
+
+    let (reload, requests) = mpsc::channel(1);
+    let context = http::Context {
+        control: Arc::clone(&control),
+        reload,
+        config_file: arguments.config.display().to_string().into(),
+        started: Instant::now(),
+    };
+    tracing::info!("listening on {}", arguments.socket.display());
+    notify(NotifyState::Ready);
+    tokio::select! {
+        served = http::serve(listener, context) => served.context("the socket broke")?,
+        () = file::follow(config_file, &control, hangup, requests) => {}
+        () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control) => {}
+        name = stop_signal(terminate, interrupt) => {
+            tracing::info!("{name}: stopping; the dataplane forwards on");
+        }
+    }
+    notify(NotifyState::Stopping);
+    drop(socket_file);
+    Ok(())
+}
+
+async fn stop_signal(mut terminate: Signal, mut interrupt: Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+/// Tells systemd, if it started us.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("systemd cannot be told: {error}");
+    }
+}
