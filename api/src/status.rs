@@ -116,7 +116,7 @@ pub struct WorkerStatus {
     pub core: Option<u32>,
     /// What it is doing.
     pub state: WorkerState,
-    /// Generation it last saw.
+    /// Generation it forwards by; `None` for the moment in which it has not seen the latest change.
     pub generation: Option<u64>,
     /// `NIC:queue` pairs it serves.
     pub queues: Vec<String>,

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shunt_api::counters::DropReason;
-use shunt_api::snapshot::{Ack, Rejected, Snapshot};
+use shunt_api::snapshot::{Ack, DataplaneSettings, Rejected, Snapshot};
 use shunt_api::status::{DataplaneStatus, Stats};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineNic};
+use crate::forward::FlowTables;
 use crate::limits::SWEEP_PERIOD;
 use crate::neighbor::{self, HopMap, LinkMap};
 use crate::port::NicIndex;
@@ -62,6 +63,8 @@ pub struct Control {
     pub(crate) watchdog: Watchdog,
     pub(crate) clock: Clock,
     pub(crate) instance: u64,
+    /// Kept over a restart of the engine, with the sizes it was made for.
+    flows: Option<(u32, u32, Arc<FlowTables>)>,
     pub(crate) hops: watch::Receiver<Arc<HopMap>>,
     pub(crate) links: watch::Receiver<Arc<LinkMap>>,
     wanted: watch::Sender<BTreeSet<IpAddr>>,
@@ -93,6 +96,7 @@ impl Control {
             watchdog: Watchdog::default(),
             clock,
             instance: ahash::RandomState::new().hash_one(0),
+            flows: None,
             hops,
             links,
             wanted,
@@ -142,7 +146,8 @@ impl Control {
             self.steering.own(&table.owned()).map_err(rejected)?;
         } else {
             let (nics, settings) = (&snapshot.nics, &snapshot.dataplane);
-            let started = Engine::start(nics, settings, table.clone(), &mut self.steering, self.clock).await;
+            let (flows, steering) = (self.flows_for(settings), &mut self.steering);
+            let started = Engine::start(nics, settings, table.clone(), flows, steering, self.clock).await;
             let engine = started.map_err(rejected)?;
             self.served.send_replace(engine.nics.iter().map(|nic| nic.ifindex).collect());
             self.engine = Some(engine);
@@ -164,6 +169,14 @@ impl Control {
         Ok(Ack { generation, restart_needed })
     }
 
+    fn flows_for(&mut self, settings: &DataplaneSettings) -> Arc<FlowTables> {
+        let (v4, v6) = (settings.max_flows_v4, settings.max_flows_v6);
+        let kept = self.flows.take().filter(|kept| (kept.0, kept.1) == (v4, v6));
+        let flows = kept.map_or_else(|| Arc::new(FlowTables::new(v4 as usize, v6 as usize)), |kept| kept.2);
+        self.flows = Some((v4, v6, flows.clone()));
+        flows
+    }
+
     fn publish_hops(&mut self) {
         let hops = self.hops.borrow_and_update().clone();
         let Some(engine) = &mut self.engine else { return };
@@ -176,6 +189,12 @@ impl Control {
     }
 
     fn tick(&mut self) {
+        if let Some(engine) = self.engine.take_if(|engine| engine.has_lost_a_nic()) {
+            // Without a generation in force the control plane sends its snapshot until the NIC is back.
+            tracing::error!("a NIC is gone; the workers end, and start again once it is back");
+            engine.stop();
+            self.applied = None;
+        }
         let Some(engine) = &mut self.engine else { return };
         engine.free_retired();
         self.watchdog.look(&engine.shared.stats, std::time::Instant::now());

@@ -103,11 +103,12 @@ pub struct NotSeen {
 }
 
 impl Engine {
-    /// Starts workers on `nics` that forward by `table`.
+    /// Starts workers on `nics` that forward by `table` and go on with `flows`.
     pub async fn start(
         nics: &[Nic],
         settings: &DataplaneSettings,
         table: Arc<Table>,
+        flows: Arc<FlowTables>,
         steering: &mut Steering,
         clock: Clock,
     ) -> Result<Self, EngineError> {
@@ -125,7 +126,6 @@ impl Engine {
             }
             opened.push((port, waker, sockets));
         }
-        let flows = FlowTables::new(settings.max_flows_v4 as usize, settings.max_flows_v6 as usize);
         steering.own(&table.owned())?;
         let forwarding = Forwarding { sequence: 1, hops: Box::default(), table };
         let shared = Arc::new(Shared::new(forwarding, flows, opened.len()));
@@ -133,6 +133,11 @@ impl Engine {
         let nics = attach(nics, &counted, steering)?;
         let workers = spawn(opened, &shared, settings, clock)?;
         Ok(Self { shared, nics, workers, settings: settings.clone(), retired: Vec::new() })
+    }
+
+    /// Whether a NIC is no longer the one that the sockets are bound to: removed, or removed and made anew.
+    pub fn has_lost_a_nic(&self) -> bool {
+        self.nics.iter().any(|nic| !ifindex(&nic.configured.name).is_ok_and(|ifindex| ifindex == nic.ifindex))
     }
 
     /// Publishes a view to all workers at once. The one before is kept until all have moved on.

@@ -99,7 +99,11 @@ mod tests {
             decide(&parsed(&tcp("2001:db8::1", port, "2001:db8::10", 80, 2)), &table, &flows, Seconds(10));
         }
         let forwarding = Forwarding { sequence: 1, table: table.clone(), hops: Box::default() };
-        let shared = Arc::new(Shared::new(Forwarding { sequence: 1, table, hops: Box::default() }, flows, 1));
+        let shared = Arc::new(Shared::new(
+            Forwarding { sequence: 1, table, hops: Box::default() },
+            Arc::new(flows),
+            1,
+        ));
         FlowSource { shared, forwarding: Arc::new(forwarding), now: Seconds(14) }
     }
 

@@ -86,8 +86,6 @@ fn add(sum: SocketCounters, other: SocketCounters) -> SocketCounters {
 }
 
 fn workers(control: &Control, engine: &Engine) -> Vec<WorkerStatus> {
-    // What a worker has seen in part is told as the generation before: all have seen the one in force once it
-    // was acknowledged.
     let generation = control.applied.as_ref().map(|applied| applied.snapshot.generation);
     let sequence = engine.forwarding().sequence;
     let worker = |(index, worker): (usize, &EngineWorker)| {
@@ -101,7 +99,7 @@ fn workers(control: &Control, engine: &Engine) -> Vec<WorkerStatus> {
                 (false, true) => WorkerState::Waiting,
                 (false, false) => WorkerState::Running,
             },
-            generation: generation.filter(|_| stats.seen.load(Ordering::Relaxed) + 1 >= sequence),
+            generation: generation.filter(|_| stats.seen.load(Ordering::Relaxed) >= sequence),
             queues: worker
                 .sockets
                 .iter()
@@ -159,6 +157,12 @@ fn problems(control: &Control, status: &DataplaneStatus) -> Vec<String> {
     for (nic, running) in status.nics.iter().zip(control.engine.iter().flat_map(|engine| &engine.nics)) {
         if !nic.up {
             problems.push(format!("{} is gone or has no carrier; check the cable and `ip link`", nic.name));
+        }
+        if nic.xdp_packets.dropped_no_socket > 0 {
+            let (name, lost) = (&nic.name, nic.xdp_packets.dropped_no_socket);
+            problems.push(format!(
+                "{lost} packets came in on queues of {name} that nobody serves; compare nic.queues with `ethtool -l {name}` and restart shunt-dataplane"
+            ));
         }
         if nic.xdp == "generic" && running.configured.xdp == XdpMode::Auto {
             problems.push(format!(

@@ -26,7 +26,7 @@ pub struct Shared {
     /// The current view; replaced as one pointer.
     pub forwarding: ArcSwap<Forwarding>,
     /// Flow tables.
-    pub flows: FlowTables,
+    pub flows: Arc<FlowTables>,
     /// One block per worker.
     pub stats: Box<[CachePadded<WorkerStats>]>,
     /// Set once, when the workers shall end.
@@ -35,7 +35,7 @@ pub struct Shared {
 
 impl Shared {
     /// For so many workers, starting from this view.
-    pub fn new(forwarding: Forwarding, flows: FlowTables, workers: usize) -> Self {
+    pub fn new(forwarding: Forwarding, flows: Arc<FlowTables>, workers: usize) -> Self {
         Self {
             forwarding: ArcSwap::from_pointee(forwarding),
             flows,

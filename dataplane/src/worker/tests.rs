@@ -32,7 +32,7 @@ fn worker(
 ) -> Worker<MemoryPort> {
     let table = Arc::new(table(&snapshot(&[backends], &[(VIP, "tcp/80", 0)])));
     let forwarding = Forwarding { sequence: 7, table, hops: hops.into() };
-    let shared = Arc::new(Shared::new(forwarding, FlowTables::new(1000, 1000), 1));
+    let shared = Arc::new(Shared::new(forwarding, Arc::new(FlowTables::new(1000, 1000)), 1));
     Worker::new(MemoryPort::new(frames, transmit_limit), shared, 0, 64, false)
 }
 
