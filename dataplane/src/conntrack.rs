@@ -23,7 +23,7 @@
 //! new one is served statelessly.
 
 mod control;
-#[cfg(all(test, shunt_loom))]
+#[cfg(all(test, feature = "loom"))]
 mod loom_tests;
 
 pub use control::{BackendId, Control, Seconds, State};
@@ -33,7 +33,7 @@ use ahash::RandomState;
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Entries of a bucket. Two cache lines of IPv4 entries; two in the model checker, to bound its work.
-const BUCKET: usize = if cfg!(shunt_loom) { 2 } else { 4 };
+const BUCKET: usize = if cfg!(feature = "loom") { 2 } else { 4 };
 
 /// Idle seconds after which an entry of each state may go, by `State as usize`.
 pub type IdleLimits = [u32; State::COUNT];
@@ -284,5 +284,5 @@ impl<const K: usize> Default for Bucket<K> {
     }
 }
 
-#[cfg(all(test, not(shunt_loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests;

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use shunt_api::config;
+
 /// Most frames a worker takes at once: the batch then fits the first-level cache with its packets' headers.
-pub const MAX_BATCH: usize = 64;
+pub const MAX_BATCH: usize = *config::BATCH.end() as usize;
 
 /// Most NICs: a NIC's index is kept in one byte of a next hop, and no box has more.
-pub const MAX_NICS: usize = 16;
+pub const MAX_NICS: usize = config::NICS_MAX;
 
 /// Most backends of one pool: Maglev slots hold 16-bit indices. A snapshot beyond it is refused.
-pub const MAX_POOL_BACKENDS: usize = 65_000;
+pub const MAX_POOL_BACKENDS: usize = config::BACKENDS_MAX;
 
 /// Bytes of one AF_XDP frame: the smallest that the kernel allows, which holds an MTU of 1500 with 256 bytes
 /// of kernel headroom and 40 of tunnel header.

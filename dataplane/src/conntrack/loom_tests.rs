@@ -1,6 +1,6 @@
 //! The protocol under every interleaving that loom's memory model allows (bounded preemptions), on tables
 //! of one bucket with two places. Run with `make test`, or
-//! `RUSTFLAGS="--cfg shunt_loom" cargo test --release -p shunt-dataplane --lib loom_`.
+//! `cargo test -p shunt-dataplane --lib --features loom loom_`.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
