@@ -1,0 +1,143 @@
+//! The small server behind `shunt-echo`: says who answered and whom it saw, over TCP (HTTP/1.1) and UDP, and
+//! streams a known pattern slowly. It never logs and never ends by itself.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+
+/// What every request is answered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Name of the server.
+    pub server: String,
+    /// Address the server saw as the client's.
+    pub client: IpAddr,
+    /// Port the server saw as the client's.
+    pub client_port: u16,
+    /// Address the client asked, as the server sees it.
+    pub vip: IpAddr,
+}
+
+/// Longest request head, datagram and write.
+const BUFFER: usize = 8192;
+/// Connections waiting to be accepted.
+const BACKLOG: u32 = 1024;
+/// Between two writes of a stream.
+const TICK: Duration = Duration::from_millis(10);
+/// Writes of a stream per second.
+const TICKS_PER_SECOND: u64 = 100;
+/// Pause after a failed accept, most likely for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Byte of every stream at this offset; no period that a repeated or missing segment could hide in.
+pub fn pattern(offset: u64) -> u8 {
+    offset.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]
+}
+
+/// Serves TCP and UDP on all addresses, for ever.
+///
+/// # Errors
+/// Whatever binding one of the addresses ends with.
+pub async fn serve(name: &str, addresses: &[SocketAddr]) -> io::Result<()> {
+    let name: Arc<str> = name.into();
+    let mut servers = tokio::task::JoinSet::new();
+    for &address in addresses {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let datagrams = UdpSocket::bind(address).await?;
+        servers.spawn(accept(listener, Arc::clone(&name)));
+        servers.spawn(reply(datagrams, Arc::clone(&name)));
+    }
+    servers.join_all().await;
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, name: Arc<str>) {
+    loop {
+        match listener.accept().await {
+            // A client that goes away early is its own business.
+            Ok((stream, client)) => drop(tokio::spawn(converse(stream, client, Arc::clone(&name)))),
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+async fn reply(socket: UdpSocket, name: Arc<str>) {
+    let vip = socket.local_addr().map(|address| address.ip());
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        if let (Ok((_, client)), Ok(vip)) = (socket.recv_from(&mut buffer).await, &vip) {
+            let _ = socket.send_to(answer(&name, client, *vip).as_bytes(), client).await;
+        }
+    }
+}
+
+fn answer(name: &str, client: SocketAddr, vip: IpAddr) -> String {
+    let (client, client_port) = (client.ip().to_canonical(), client.port());
+    let answer = Answer { server: name.to_owned(), client, client_port, vip: vip.to_canonical() };
+    serde_json::to_string(&answer).unwrap_or_default()
+}
+
+async fn converse(mut stream: TcpStream, client: SocketAddr, name: Arc<str>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let Some(target) = read_target(&mut stream).await? else {
+        return Ok(());
+    };
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let number = |key: &str| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let value = pairs.filter(|(name, _)| *name == key).find_map(|(_, value)| value.parse::<u64>().ok());
+        value.unwrap_or(0)
+    };
+    if path == "/stream" {
+        let (bytes, rate) = (number("bytes"), number("rate"));
+        stream.write_all(head("200 OK", &name, bytes).as_bytes()).await?;
+        send_pattern(&mut stream, bytes, rate).await?;
+    } else {
+        let status = if path == "/" { "200 OK" } else { "404 Not Found" };
+        let body = answer(&name, client, stream.local_addr()?.ip()) + "\n";
+        stream.write_all((head(status, &name, body.len() as u64) + &body).as_bytes()).await?;
+    }
+    stream.shutdown().await
+}
+
+fn head(status: &str, name: &str, length: u64) -> String {
+    format!("HTTP/1.1 {status}\r\nx-backend: {name}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n")
+}
+
+/// The request target of a `GET`, once the whole head is there; `None` for anything else.
+async fn read_target(stream: &mut TcpStream) -> io::Result<Option<String>> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        if request.len() > BUFFER || stream.read_buf(&mut request).await? == 0 {
+            return Ok(None);
+        }
+    }
+    let head = String::from_utf8_lossy(&request);
+    let target = head.strip_prefix("GET ").and_then(|rest| rest.split_whitespace().next());
+    Ok(target.map(str::to_owned))
+}
+
+/// Sends the pattern, `rate` bytes a second; 0 is as fast as it goes.
+async fn send_pattern(stream: &mut TcpStream, bytes: u64, rate: u64) -> io::Result<()> {
+    let chunk = if rate == 0 { BUFFER as u64 } else { (rate / TICKS_PER_SECOND).max(1) };
+    let mut tick = tokio::time::interval(TICK);
+    let mut sent = 0;
+    while sent < bytes {
+        if rate > 0 {
+            tick.tick().await;
+        }
+        let end = bytes.min(sent + chunk);
+        let part: Vec<u8> = (sent..end).map(pattern).collect();
+        stream.write_all(&part).await?;
+        sent = end;
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! End to end: the real programs between real peers, in network namespaces of their own. As root:
+//!
+//! ```text
+//! cargo build --release
+//! cargo test --release -p shunt-tests --test end_to_end -- --run [FILTER…]
+//! ```
+//!
+//! Without `--run`, as in a plain `cargo test`, it says that it was skipped: it takes minutes and root.
+//!
+//! Scenarios run one after the other, each in a topology of its own, because the figures they print and the
+//! times they allow mean nothing when two of them share the cores; and in this process's main thread,
+//! because programs die with the thread that started them. That is also why this is not the standard test
+//! harness. After every scenario the programs are stopped and nothing may be left of it.
+
+mod balance;
+mod change;
+mod crash;
+mod host;
+mod interrupt;
+mod one_arm;
+mod queues;
+mod stage;
+mod throughput;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use shunt_tests::error::Result;
+use shunt_tests::lifecycle;
+
+/// One scenario: its name, what it shows, and the scenario itself.
+type Scenario = (&'static str, &'static str, fn() -> Result<()>);
+
+const SCENARIOS: &[Scenario] = &[
+    ("balance", "2,000 requests per mode and family, all answered, spread by weight", balance::run),
+    ("one_arm", "clients and backends on one NIC", one_arm::run),
+    ("host", "traffic to the box itself is untouched", host::run),
+    ("queues", "two queues, two workers, one flow on both", queues::run),
+    ("change", "50 slow downloads survive 100 changes", change::run),
+    ("controlplane_crash", "kill -9 of the control plane under load", crash::controlplane),
+    ("dataplane_crash", "kill -9 of the dataplane", crash::dataplane),
+    ("throughput", "iperf3 through DR and IP-in-IP", throughput::run),
+    ("interrupt", "Ctrl-C and kill -9 of the demo leave nothing behind", interrupt::run),
+];
+
+fn main() -> ExitCode {
+    if !std::env::args().any(|argument| argument == "--run") {
+        println!("SKIPPED: the end-to-end scenarios need root and `-- --run`; `make test` runs them");
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let chosen =
+        |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    if let Err(error) = lifecycle::install() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    let start = Instant::now();
+    let (mut passed, mut failed) = (0, Vec::new());
+    for (name, about, scenario) in SCENARIOS.iter().filter(|(name, ..)| chosen(name)) {
+        println!("\n== {name}: {about}");
+        let begin = Instant::now();
+        match scenario() {
+            Ok(()) => {
+                passed += 1;
+                println!("   ok in {:.1} s", begin.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                failed.push(*name);
+                println!("   FAILED in {:.1} s: {error}", begin.elapsed().as_secs_f64());
+            }
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("\nend to end: {passed} passed, {} failed, {seconds:.0} s {}", failed.len(), failed.join(" "));
+    if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
