@@ -10,6 +10,10 @@ use crate::topology::{Node, Segment};
 pub struct Settings {
     /// NICs to serve.
     pub nics: Vec<String>,
+    /// Further keys of every `[[nic]]`, in TOML.
+    pub nic_keys: &'static str,
+    /// Keys of `[dataplane]`, in TOML.
+    pub dataplane_keys: &'static str,
     /// Whether tunnels get outer source addresses with entropy; otherwise the box's own.
     pub tunnel_entropy: bool,
     /// Sets of backends.
@@ -72,6 +76,8 @@ impl Settings {
     pub fn new<'n>(nics: impl IntoIterator<Item = &'n str>) -> Self {
         Self {
             nics: nics.into_iter().map(str::to_owned).collect(),
+            nic_keys: "",
+            dataplane_keys: "",
             tunnel_entropy: true,
             pools: Vec::new(),
             services: Vec::new(),
@@ -122,8 +128,9 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "fleet_key_file = \"fleet.key\"\n")?;
         for nic in &self.nics {
-            writeln!(f, "[[nic]]\nname = \"{nic}\"\n")?;
+            writeln!(f, "[[nic]]\nname = \"{nic}\"\n{}\n", self.nic_keys)?;
         }
+        writeln!(f, "[dataplane]\n{}\n", self.dataplane_keys)?;
         if self.tunnel_entropy {
             writeln!(f, "{TUNNEL_SOURCES}")?;
         }

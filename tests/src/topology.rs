@@ -198,6 +198,16 @@ impl Topology {
         CLIENTS.map(|host| self.client_segment().host_like(like, host))
     }
 
+    /// Removes the load balancer's NIC on a segment, as if somebody pulled the card.
+    pub fn unplug_lb(&self, segment: Segment) -> Result<()> {
+        self.lb.ip(&format!("link del {}\n", segment.name()))
+    }
+
+    /// Puts it back: a new NIC of the old name, with the old addresses and routes.
+    pub fn plug_lb(&self, segment: Segment) -> Result<()> {
+        wiring::plug_lb(self, segment)
+    }
+
     /// All backends.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.dr.iter().chain(&self.far)

@@ -49,17 +49,28 @@ struct Attachment<'t> {
 pub fn wire(topology: &Topology) -> Result<()> {
     let attachments = attachments(topology);
     set_parameters(topology)?;
-    create_links(topology, &attachments)?;
-    connect_switch(topology, &attachments)?;
-    for attachment in &attachments {
-        attachment.namespace.ip(&addresses(attachment))?;
-    }
+    create_bridges(topology)?;
+    plug(topology, &attachments)?;
     set_routes(topology)?;
     // A locally made packet may leave without its checksum or as one packet of 64 KB, for hardware to
     // finish; an AF_XDP socket gets it as it is, unlike from a real NIC. So the client finishes its own.
     let off = ["-K", NODE_NIC, "tx", "off", "gso", "off", "gro", "off"];
     topology.client.run("ethtool", &off)?;
     Ok(())
+}
+
+/// Makes the load balancer's NIC on a segment anew, as it was.
+pub fn plug_lb(topology: &Topology, segment: Segment) -> Result<()> {
+    let mut attachments = attachments(topology);
+    attachments.retain(|attachment| attachment.role == "lb" && attachment.segment == segment);
+    plug(topology, &attachments)?;
+    if segment == Segment::Back { topology.lb.ip(&lb_routes()) } else { Ok(()) }
+}
+
+fn plug(topology: &Topology, attachments: &[Attachment<'_>]) -> Result<()> {
+    create_links(topology, attachments)?;
+    connect_switch(topology, attachments)?;
+    attachments.iter().try_for_each(|attachment| attachment.namespace.ip(&addresses(attachment)))
 }
 
 fn attachments(topology: &Topology) -> Vec<Attachment<'_>> {
@@ -146,12 +157,17 @@ fn port(attachment: &Attachment<'_>) -> String {
     format!("{}-{}", attachment.segment.name(), attachment.role)
 }
 
-fn connect_switch(topology: &Topology, attachments: &[Attachment<'_>]) -> Result<()> {
+fn create_bridges(topology: &Topology) -> Result<()> {
     let mut batch = String::new();
     for segment in [Segment::Front, Segment::Back, Segment::Far].map(Segment::name) {
         let _ = writeln!(batch, "link add {segment} type bridge mcast_snooping 0");
         let _ = writeln!(batch, "link set {segment} up");
     }
+    topology.switch.ip(&batch)
+}
+
+fn connect_switch(topology: &Topology, attachments: &[Attachment<'_>]) -> Result<()> {
+    let mut batch = String::new();
     for attachment in attachments {
         let (port, segment) = (port(attachment), attachment.segment.name());
         let _ = writeln!(batch, "link set {port} mtu {} master {segment} up", attachment.mtu);
@@ -169,6 +185,12 @@ fn addresses(attachment: &Attachment<'_>) -> String {
     batch
 }
 
+/// To the far segment.
+fn lb_routes() -> String {
+    let (v4, v6) = (Segment::Back.v4(ROUTER), Segment::Back.v6(ROUTER));
+    format!("route add 10.77.3.0/24 via {v4}\nroute add fd77:3::/64 via {v6}\n")
+}
+
 fn set_routes(topology: &Topology) -> Result<()> {
     let mut batch = String::new();
     for vip in &topology.shape.vips {
@@ -176,8 +198,7 @@ fn set_routes(topology: &Topology) -> Result<()> {
     }
     topology.client.ip(&batch)?;
 
-    let (v4, v6) = (Segment::Back.v4(ROUTER), Segment::Back.v6(ROUTER));
-    topology.lb.ip(&format!("route add 10.77.3.0/24 via {v4}\nroute add fd77:3::/64 via {v6}\n"))?;
+    topology.lb.ip(&lb_routes())?;
 
     let nodes = [(&topology.dr, Segment::Back), (&topology.far, Segment::Far)];
     for (node, segment) in

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use shunt_api::status::DataplaneStatus;
 use shunt_tests::client::{self, Answered};
 use shunt_tests::curl::{self, Curl, Manner, Reply, Request};
 use shunt_tests::error::{Error, Result, While, ensure};
@@ -143,4 +144,16 @@ pub fn until_answered(topology: &Topology, vip: IpAddr, limit: Duration) -> Resu
         Error::Timeout { limit, .. } => Error::Timeout { what: format!("an answer from {vip}"), limit },
         other => other,
     })
+}
+
+/// The dataplane's own report; it need not be healthy.
+pub fn dataplane_status(shunt: &Shunt<'_>) -> Result<DataplaneStatus> {
+    let output = shunt.lbctl(&["status", "-o", "json"])?;
+    let status: Value = serde_json::from_slice(&output.stdout)
+        .map_err(std::io::Error::from)
+        .to(|| "read the status".into())?;
+    let of_dataplane = status.get("dataplane").cloned().unwrap_or_default();
+    serde_json::from_value(of_dataplane)
+        .map_err(std::io::Error::from)
+        .to(|| "read the dataplane's status".into())
 }
