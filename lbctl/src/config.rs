@@ -1,0 +1,115 @@
+//! `lbctl validate` and `lbctl reload`: the configuration file, checked here or taken by the control plane.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+use shunt_api::client::{Client, ClientError};
+use shunt_api::config::Config;
+use shunt_api::status::{ConfigProblem, Reloaded};
+
+use crate::Outcome;
+use crate::output::{self, Format, count};
+
+/// What `validate -o json` prints.
+#[derive(Serialize)]
+struct Findings<'a> {
+    /// Why the file would be refused.
+    problem: Option<&'a ConfigProblem>,
+    /// What is allowed but hardly meant.
+    warnings: &'a [ConfigProblem],
+}
+
+/// Checks a file as the control plane would.
+pub fn validate(file: &Path, format: Format) -> anyhow::Result<Outcome> {
+    let parsed = if file == Path::new("-") {
+        let text = io::read_to_string(io::stdin()).context("standard input cannot be read as text")?;
+        Config::parse(&text, "-")
+    } else {
+        Config::load(file)
+    };
+    let checked = parsed.and_then(|config| fleet_key(&config).map(|warning| (config, warning)));
+    let (problem, warnings) = match &checked {
+        Ok((config, warning)) => (None, config.warnings().iter().cloned().chain(warning.clone()).collect()),
+        Err(problem) => (Some(problem), Vec::new()),
+    };
+    let warnings: Vec<ConfigProblem> = warnings;
+    match (&checked, format) {
+        (_, Format::Json) => output::print_json(&Findings { problem, warnings: &warnings })?,
+        (Ok((config, _)), Format::Table) => output::print(&accepted(file, config, &warnings))?,
+        (Err(problem), Format::Table) => output::print(&format!("{problem}\n"))?,
+    }
+    Ok(Outcome::well_if(problem.is_none()))
+}
+
+/// A key that can be read must be one. A key that cannot be read here is only worth a warning, because a
+/// file may be checked by another user or on another machine.
+fn fleet_key(config: &Config) -> Result<Option<ConfigProblem>, ConfigProblem> {
+    let Some(key) = &config.fleet_key_file else { return Ok(None) };
+    match key.read() {
+        Ok(_) => Ok(None),
+        Err(problem) if fs::read(&key.path).is_err() => Ok(Some(problem)),
+        Err(problem) => Err(problem),
+    }
+}
+
+fn accepted(file: &Path, config: &Config, warnings: &[ConfigProblem]) -> String {
+    let mut text = String::new();
+    for ConfigProblem { file, line, column, field, reason } in warnings {
+        let _ = writeln!(text, "{file}:{line}:{column}: warning: {field}: {reason}");
+    }
+    let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
+    let _ = writeln!(
+        text,
+        "{} is valid: {}, {}, {}",
+        file.display(),
+        count(config.services.len(), "service"),
+        count(config.pools.len(), "pool"),
+        count(backends, "backend"),
+    );
+    text
+}
+
+/// Has the control plane read its file again.
+pub async fn reload(control: &Client, format: Format) -> anyhow::Result<Outcome> {
+    match control.post("/v1/reload").await {
+        Ok(reloaded) => taken(&reloaded, format),
+        Err(ClientError::Refused { status: 422, message }) => refused(message, format),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn taken(reloaded: &Reloaded, format: Format) -> anyhow::Result<Outcome> {
+    match format {
+        Format::Json => output::print_json(reloaded)?,
+        Format::Table => output::print(&reloaded_text(reloaded))?,
+    }
+    Ok(Outcome::well_if(reloaded.acknowledged == Some(reloaded.generation)))
+}
+
+fn reloaded_text(reloaded: &Reloaded) -> String {
+    let changed = if reloaded.changed { "changed" } else { "nothing changed" };
+    let acknowledged = if reloaded.acknowledged == Some(reloaded.generation) {
+        "acknowledged by the dataplane"
+    } else {
+        "not acknowledged by the dataplane within two seconds; see `lbctl status`"
+    };
+    let mut text = format!("generation {}: {changed}, {acknowledged}\n", reloaded.generation);
+    for setting in &reloaded.restart_needed {
+        let _ = writeln!(text, "restart needed: {setting}; run `systemctl restart shunt-dataplane`");
+    }
+    text
+}
+
+/// The file was refused; what was served before still is.
+fn refused(message: String, format: Format) -> anyhow::Result<Outcome> {
+    match serde_json::from_str::<ConfigProblem>(&message) {
+        Ok(problem) if format == Format::Json => output::print_json(&problem)?,
+        Ok(problem) => output::print(&format!("{problem}\n"))?,
+        Err(_) => anyhow::bail!(message),
+    }
+    Ok(Outcome::Unwell)
+}

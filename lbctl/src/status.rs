@@ -1,0 +1,184 @@
+//! `lbctl status`: whether all is well, from both daemons, and what to do if not.
+//!
+//! Both are asked directly, because the dataplane goes on forwarding without the control plane.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use shunt_api::client::{Client, ClientError};
+use shunt_api::status::{
+    ControlStatus, DataplaneStatus, FlowTableStatus, NicStatus, WorkerState, WorkerStatus,
+};
+
+use crate::Outcome;
+use crate::get::attachment;
+use crate::output::{self, Format, count, duration};
+
+/// What `-o json` prints.
+#[derive(Serialize)]
+struct Report {
+    /// Nothing is wrong.
+    healthy: bool,
+    /// What is wrong, in words with a remedy.
+    problems: Vec<String>,
+    /// The control plane's answer, if it gave one.
+    controlplane: Option<ControlStatus>,
+    /// The dataplane's own answer, if it gave one.
+    dataplane: Option<DataplaneStatus>,
+}
+
+/// Asks both daemons.
+pub async fn run(control: &Client, dataplane: &Client, format: Format) -> anyhow::Result<Outcome> {
+    let answers = tokio::join!(control.get("/v1/status"), dataplane.get("/v1/status"));
+    let report = report(answers.0, answers.1);
+    match format {
+        Format::Json => output::print_json(&report)?,
+        Format::Table => output::print(&text(&report))?,
+    }
+    Ok(Outcome::well_if(report.healthy))
+}
+
+fn report(
+    control: Result<ControlStatus, ClientError>,
+    dataplane: Result<DataplaneStatus, ClientError>,
+) -> Report {
+    let mut problems = Vec::new();
+    match &control {
+        Ok(control) => control_problems(control, &mut problems),
+        Err(error) => problems.push(alone(error, dataplane.as_ref().ok())),
+    }
+    match &dataplane {
+        Ok(dataplane) => dataplane_problems(dataplane, &mut problems),
+        Err(error) => problems.push(error.to_string()),
+    }
+    Report { healthy: problems.is_empty(), problems, controlplane: control.ok(), dataplane: dataplane.ok() }
+}
+
+/// The control plane does not answer: what that means depends on the dataplane.
+fn alone(error: &ClientError, dataplane: Option<&DataplaneStatus>) -> String {
+    match dataplane.and_then(|dataplane| dataplane.generation) {
+        Some(generation) => format!(
+            "{error}. Meanwhile the dataplane goes on forwarding by generation {generation}; \
+             changes wait for the control plane"
+        ),
+        None => error.to_string(),
+    }
+}
+
+fn control_problems(control: &ControlStatus, problems: &mut Vec<String>) {
+    if let Some(problem) = &control.config_problem {
+        problems.push(format!(
+            "the configuration file is refused and the one before still served: {problem} \
+             (mend the file; it is read again when saved)"
+        ));
+    }
+    match &control.dataplane_problem {
+        Some(problem) => problems.push(problem.clone()),
+        None if control.acknowledged != Some(control.generation) => problems.push(format!(
+            "the dataplane has not acknowledged generation {} yet; ask again in a second",
+            control.generation
+        )),
+        None => {}
+    }
+}
+
+fn dataplane_problems(dataplane: &DataplaneStatus, problems: &mut Vec<String>) {
+    problems.extend(dataplane.problems.iter().cloned());
+    for setting in &dataplane.restart_needed {
+        problems.push(format!("restart needed: {setting}; run `systemctl restart shunt-dataplane`"));
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut text = match report.problems.len() {
+        0 => "healthy\n\n".to_owned(),
+        number => format!("not healthy: {}\n\n", count(number, "problem")),
+    };
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<14} {value}");
+    };
+    line("control plane", report.controlplane.as_ref().map_or_else(no_answer, control_line));
+    line("dataplane", report.dataplane.as_ref().map_or_else(no_answer, dataplane_line));
+    if let Some(control) = &report.controlplane {
+        line("generation", generation_line(control));
+    }
+    if let Some(dataplane) = &report.dataplane {
+        nic_lines(dataplane).into_iter().for_each(|nic| line("NIC", nic));
+        line("workers", workers_line(&dataplane.workers));
+        line("flows", flows_line(dataplane));
+        line("next hops", next_hops_line(dataplane));
+    }
+    if !report.problems.is_empty() {
+        text.push_str("\nproblems\n");
+        report.problems.iter().for_each(|problem| {
+            let _ = writeln!(text, "- {problem}");
+        });
+    }
+    text
+}
+
+fn no_answer() -> String {
+    "no answer".to_owned()
+}
+
+fn control_line(control: &ControlStatus) -> String {
+    format!(
+        "{}, up {}, {}: {}, {}",
+        control.version,
+        duration(control.uptime_s),
+        control.config_file,
+        count(control.services, "service"),
+        count(control.backends, "backend"),
+    )
+}
+
+fn dataplane_line(dataplane: &DataplaneStatus) -> String {
+    let forwarding = match (dataplane.generation, dataplane.generation_age_s) {
+        (Some(generation), Some(age)) => format!("generation {generation} for {}", duration(age)),
+        (Some(generation), None) => format!("generation {generation}"),
+        (None, _) => "no configuration yet".to_owned(),
+    };
+    format!("{}, up {}, {forwarding}", dataplane.version, duration(dataplane.uptime_s))
+}
+
+fn generation_line(control: &ControlStatus) -> String {
+    let acknowledged = control.acknowledged.map_or_else(|| "none".to_owned(), |number| number.to_string());
+    format!("{} wanted, {acknowledged} acknowledged", control.generation)
+}
+
+fn nic_lines(dataplane: &DataplaneStatus) -> Vec<String> {
+    let nic_line = |nic: &NicStatus| {
+        let link = if nic.up { "up" } else { "down" };
+        let queues = count(nic.queues as usize, "queue");
+        format!("{} {link}, {}, {queues}", nic.name, attachment(nic))
+    };
+    dataplane.nics.iter().map(nic_line).collect()
+}
+
+fn workers_line(workers: &[WorkerStatus]) -> String {
+    let states = [
+        (WorkerState::Running, "running"),
+        (WorkerState::Waiting, "waiting for packets"),
+        (WorkerState::Stalled, "STALLED"),
+    ];
+    let parts = states.iter().filter_map(|(state, name)| {
+        let number = workers.iter().filter(|worker| worker.state == *state).count();
+        (number > 0).then(|| format!("{number} {name}"))
+    });
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+}
+
+fn flows_line(dataplane: &DataplaneStatus) -> String {
+    let load = |table: &FlowTableStatus| {
+        let percent = 100.0 * table.used as f64 / table.capacity.max(1) as f64;
+        format!("{} of {} ({percent:.1} %)", table.used, table.capacity)
+    };
+    format!("IPv4 {}, IPv6 {}", load(&dataplane.flows.v4), load(&dataplane.flows.v6))
+}
+
+fn next_hops_line(dataplane: &DataplaneStatus) -> String {
+    let hops = &dataplane.next_hops;
+    let open = hops.iter().filter(|hop| hop.resolved.is_some()).count();
+    format!("{open} of {} open", hops.len())
+}

@@ -1,0 +1,301 @@
+//! What the fake daemons say: a box with two NICs and two pools, one backend of which cannot be reached.
+
+use std::net::IpAddr;
+
+use axum::http::StatusCode;
+use shunt_api::counters::{Counter, CounterValues, DropReason};
+use shunt_api::mac::MacAddress;
+use shunt_api::snapshot::{Mode, ServicePort};
+use shunt_api::status::{
+    BackendView, ConfigProblem, ControlStatus, DataplaneStatus, FlowTableStatus, FlowTablesStatus, FlowView,
+    Flows, NextHopStatus, NicStatus, Reloaded, ResolvedHop, ServiceView, SocketCounters, Stats, WorkerState,
+    WorkerStatus, XdpCounters,
+};
+
+use crate::daemon::Answers;
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn port(text: &str) -> ServicePort {
+    ServicePort::try_from(text.to_owned()).unwrap()
+}
+
+/// Everything lbctl asks a dataplane that is well.
+pub fn dataplane_answers() -> Answers {
+    let one_client = flows("192.0.2.7");
+    let limited = Flows { flows: vec![flows("")[0].clone()], truncated: true };
+    let every = "/v1/flows?client=192.0.2.7&vip=203.0.113.10&port=80&protocol=tcp&backend=10.0.1.11";
+    Answers::default()
+        .ok("/v1/status", &dataplane())
+        .ok("/v1/stats", &stats())
+        .ok("/v1/flows", &Flows { flows: flows(""), truncated: false })
+        .ok("/v1/flows?client=192.0.2.7", &Flows { flows: one_client.clone(), truncated: false })
+        .ok("/v1/flows?limit=1", &limited)
+        .ok(every, &Flows { flows: one_client[..1].to_vec(), truncated: false })
+}
+
+/// Everything lbctl asks a control plane that is well.
+pub fn control_answers() -> Answers {
+    let reloaded =
+        Reloaded { generation: 8, changed: true, acknowledged: Some(8), restart_needed: Vec::new() };
+    Answers::default()
+        .ok("/v1/status", &control())
+        .ok("/v1/services", &services())
+        .ok("/v1/backends", &backends())
+        .post("/v1/reload", StatusCode::OK, serde_json::to_string(&reloaded).unwrap())
+}
+
+/// A control plane that is connected and acknowledged.
+pub fn control() -> ControlStatus {
+    ControlStatus {
+        version: "0.1.0".to_owned(),
+        uptime_s: 93_784,
+        config_file: "/etc/shunt/shunt.toml".to_owned(),
+        config_problem: None,
+        generation: 7,
+        acknowledged: Some(7),
+        dataplane_problem: None,
+        services: 2,
+        backends: 4,
+        dataplane: Some(dataplane()),
+    }
+}
+
+/// A control plane whose dataplane does not run.
+pub fn unconnected() -> ControlStatus {
+    ControlStatus {
+        acknowledged: None,
+        dataplane_problem: Some("generation 7 waits for the dataplane to start".to_owned()),
+        dataplane: None,
+        ..control()
+    }
+}
+
+/// A file that was refused.
+pub fn config_problem() -> ConfigProblem {
+    ConfigProblem {
+        file: "/etc/shunt/shunt.toml".to_owned(),
+        line: 12,
+        column: 54,
+        field: "pools.web.backends[1].weight".to_owned(),
+        reason: "2000 is too large; write a number from 0 to 1000".to_owned(),
+    }
+}
+
+/// A reload that the dataplane has not taken yet.
+pub fn unacknowledged() -> Reloaded {
+    let restart_needed = vec!["the settings of [dataplane] changed".to_owned()];
+    Reloaded { generation: 8, changed: true, acknowledged: Some(7), restart_needed }
+}
+
+/// A dataplane that is well.
+pub fn dataplane() -> DataplaneStatus {
+    let worker = |index: u32, state| WorkerStatus {
+        index,
+        core: Some(index + 1),
+        state,
+        generation: Some(7),
+        queues: vec![format!("eth1:{index}"), format!("eth2:{index}")],
+    };
+    let table = |used| FlowTableStatus { capacity: 1_048_576, used, size_bytes: 67_108_864 };
+    DataplaneStatus {
+        version: "0.1.0".to_owned(),
+        instance: 4_711,
+        uptime_s: 93_790,
+        generation: Some(7),
+        generation_age_s: Some(182),
+        problems: Vec::new(),
+        restart_needed: Vec::new(),
+        nics: nics(),
+        workers: vec![worker(0, WorkerState::Running), worker(1, WorkerState::Waiting)],
+        flows: FlowTablesStatus { v4: table(41_231), v6: table(17) },
+        next_hops: next_hops(),
+    }
+}
+
+/// A dataplane whose second NIC has no carrier.
+pub fn dataplane_with_link_down() -> DataplaneStatus {
+    let mut status = dataplane();
+    status.nics[1].up = false;
+    status.problems = vec!["eth2 is gone or has no carrier; check the cable and `ip link`".to_owned()];
+    status
+}
+
+/// A dataplane with something to complain about.
+pub fn dataplane_in_trouble() -> DataplaneStatus {
+    let mut status = dataplane();
+    status.problems = vec![
+        "worker 1 hangs; its queues [\"eth1:1\", \"eth2:1\"] are not served".to_owned(),
+        "backend dns1 (10.0.2.21) of pool dns: The MAC address on the way to the backend is not known (yet)."
+            .to_owned(),
+    ];
+    status.restart_needed = vec!["the settings of [dataplane] changed".to_owned()];
+    status.next_hops[2].resolved = None;
+    status.next_hops[2].unresolved = Some(DropReason::NeighborUnresolved.name().to_owned());
+    status.workers[1].state = WorkerState::Stalled;
+    status
+}
+
+fn nics() -> Vec<NicStatus> {
+    let eth1 = NicStatus {
+        name: "eth1".to_owned(),
+        ifindex: 3,
+        mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        mtu: 1500,
+        up: true,
+        xdp: "native".to_owned(),
+        zero_copy: true,
+        queues: 2,
+        xdp_packets: XdpCounters { redirected: 9_120_411, passed: 3_020, ..XdpCounters::default() },
+        sockets: SocketCounters { rx_ring_full: 12, ..SocketCounters::default() },
+    };
+    let eth2 = NicStatus {
+        name: "eth2".to_owned(),
+        ifindex: 4,
+        mac: MacAddress([2, 0, 0, 0, 0, 2]),
+        zero_copy: false,
+        xdp_packets: XdpCounters::default(),
+        sockets: SocketCounters::default(),
+        ..eth1.clone()
+    };
+    vec![eth1, eth2]
+}
+
+fn hop(gateway: Option<&str>) -> ResolvedHop {
+    let mac = MacAddress([2, 0, 0, 0, 1, 1]);
+    ResolvedHop { nic: "eth1".to_owned(), mac, gateway: gateway.map(address), mtu: 1500 }
+}
+
+fn next_hops() -> Vec<NextHopStatus> {
+    let open = |of: &str, resolved| NextHopStatus {
+        address: address(of),
+        resolved: Some(resolved),
+        unresolved: None,
+        flows: 20_604,
+    };
+    vec![
+        open("10.0.1.11", hop(None)),
+        open("10.0.1.12", hop(None)),
+        open("10.0.2.21", hop(None)),
+        open("2001:db8:1::13", hop(Some("2001:db8::1"))),
+    ]
+}
+
+fn services() -> Vec<ServiceView> {
+    let web = |vip: &str| ServiceView {
+        name: "web".to_owned(),
+        vip: address(vip),
+        port: port("tcp/80"),
+        pool: "web".to_owned(),
+        backends_usable: 3,
+        backends_total: 3,
+    };
+    let dns = ServiceView {
+        name: "dns".to_owned(),
+        port: port("udp/53"),
+        pool: "dns".to_owned(),
+        backends_usable: 0,
+        backends_total: 1,
+        ..web("203.0.113.53")
+    };
+    vec![web("203.0.113.10"), web("2001:db8::10"), dns]
+}
+
+fn backends() -> Vec<BackendView> {
+    let web1 = BackendView {
+        pool: "web".to_owned(),
+        name: "web1".to_owned(),
+        address: address("10.0.1.11"),
+        mode: Mode::Dr,
+        weight: 1,
+        state: "reachable".to_owned(),
+        next_hop: Some(hop(None)),
+        flows: 20_604,
+    };
+    let web2 = BackendView {
+        name: "web2".to_owned(),
+        address: address("10.0.1.12"),
+        weight: 0,
+        state: "draining".to_owned(),
+        ..web1.clone()
+    };
+    let web3 = BackendView {
+        name: "web3".to_owned(),
+        address: address("2001:db8:1::13"),
+        mode: Mode::Ipip,
+        weight: 2,
+        next_hop: Some(hop(Some("2001:db8::1"))),
+        ..web1.clone()
+    };
+    let dns1 = BackendView {
+        pool: "dns".to_owned(),
+        name: "dns1".to_owned(),
+        address: address("10.0.2.21"),
+        state: DropReason::NeighborUnresolved.name().to_owned(),
+        next_hop: None,
+        flows: 0,
+        ..web1
+    };
+    vec![web1, web2, web3, dns1]
+}
+
+fn stats() -> Stats {
+    let counted = [
+        (Counter::RxPackets, [4_560_213, 4_560_198]),
+        (Counter::RxBytes, [364_817_040, 364_815_840]),
+        (Counter::TxPackets, [4_559_901, 4_559_898]),
+        (Counter::TxBytes, [364_792_080, 364_791_840]),
+        (Counter::FlowHits, [4_518_655, 4_518_700]),
+        (Counter::FlowsCreated, [41_246, 41_198]),
+        (Counter::FlowsConfirmed, [41_001, 40_977]),
+        (Counter::Batches, [1_203_114, 1_203_007]),
+        (Counter::Sleeps, [803_005, 803_121]),
+        (Counter::TxWakeups, [1_203_090, 1_202_980]),
+    ];
+    let dropped = [(DropReason::UnlistedPort, [310, 300]), (DropReason::Icmp, [2, 0])];
+    let worker = |index: usize| {
+        let mut values = CounterValues::default();
+        for counter in Counter::ALL {
+            values.counters.insert(counter.name().to_owned(), 0);
+        }
+        for reason in DropReason::ALL {
+            values.drops.insert(reason.name().to_owned(), 0);
+        }
+        values
+            .counters
+            .extend(counted.map(|(counter, by_worker)| (counter.name().to_owned(), by_worker[index])));
+        values.drops.extend(dropped.map(|(reason, by_worker)| (reason.name().to_owned(), by_worker[index])));
+        values
+    };
+    Stats { workers: vec![worker(0), worker(1)] }
+}
+
+/// The flows of one client, or all.
+fn flows(client: &str) -> Vec<FlowView> {
+    let web = |client: &str, client_port, vip: &str, backend: &str| FlowView {
+        client: address(client),
+        client_port,
+        vip: address(vip),
+        port: port("tcp/80"),
+        backend: Some(address(backend)),
+        state: "established".to_owned(),
+        idle_s: 3,
+        expires_s: 897,
+    };
+    let dns = FlowView {
+        port: port("udp/53"),
+        backend: None,
+        state: "unconfirmed".to_owned(),
+        idle_s: 12,
+        expires_s: 18,
+        ..web("192.0.2.7", 5353, "203.0.113.53", "10.0.2.21")
+    };
+    let all = vec![
+        web("192.0.2.7", 40_001, "203.0.113.10", "10.0.1.11"),
+        dns,
+        web("2001:db8:99::7", 40_002, "2001:db8::10", "2001:db8:1::13"),
+    ];
+    all.into_iter().filter(|flow| client.is_empty() || flow.client == address(client)).collect()
+}
