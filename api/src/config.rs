@@ -35,10 +35,10 @@ pub const POOLS_MAX: usize = 4_096;
 pub const BACKENDS_MAX: usize = 65_000;
 /// Most NICs: more than a server has slots for.
 pub const NICS_MAX: usize = 32;
-/// Queues of a NIC: the XDP program's socket map is sized for so many.
+/// Queues of a NIC: more than this and workers outnumber a server's cores. The XDP program serves up to 256.
 pub const QUEUES: RangeInclusive<u32> = 1..=64;
-/// Core numbers: what Debian's kernels are built for.
-pub const CORES: RangeInclusive<u32> = 0..=8_191;
+/// Core numbers: what `cpu_set_t` of the C library can name.
+pub const CORES: RangeInclusive<u32> = 0..=1_023;
 /// Frames per batch: what the workers' scratch space is sized for.
 pub const BATCH: RangeInclusive<u32> = 1..=64;
 /// Ring entries: at least a batch; beyond this a ring only adds delay.

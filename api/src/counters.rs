@@ -55,7 +55,7 @@ named! {
         FlowsConfirmed = "flows_confirmed",
         /// Unconfirmed flows that made room for newer ones.
         FlowsEvicted = "flows_evicted",
-        /// Flows chosen anew because their backend is gone from the pool.
+        /// Flows chosen anew: their backend is gone from the pool, they were idle for too long, or their tuple was used again.
         FlowsRehashed = "flows_rehashed",
         /// Packets of flows without an entry, served by Maglev alone because the bucket is full of confirmed flows.
         FlowTableFull = "flow_table_full",
@@ -107,7 +107,7 @@ named! {
         NeighborUnresolved = "neighbor_unresolved",
         /// Direct routing needs the backend on the same L2 segment, but the route goes through a gateway.
         BackendNotOnLink = "backend_not_on_link",
-        /// The packet does not fit the link's MTU after encapsulation.
+        /// The packet does not fit the MTU of the way to the backend, tunnel header included.
         TooBig = "too_big",
         /// The transmit ring is full.
         TxRingFull = "tx_ring_full",

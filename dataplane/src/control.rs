@@ -12,12 +12,14 @@ use shunt_api::counters::DropReason;
 use shunt_api::snapshot::{Ack, DataplaneSettings, Rejected, Snapshot};
 use shunt_api::status::{DataplaneStatus, Stats};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::clock::Clock;
-use crate::engine::{Engine, EngineNic};
+use crate::cores;
+use crate::engine::{self, Engine, Plan};
 use crate::forward::FlowTables;
-use crate::limits::SWEEP_PERIOD;
+use crate::limits::{HOPS_PATIENCE, SWEEP_PERIOD, TICK};
+use crate::losses::Losses;
 use crate::neighbor::{self, HopMap, LinkMap};
 use crate::port::NicIndex;
 use crate::program::{ProgramError, Steering};
@@ -28,8 +30,6 @@ use crate::table::{Compiler, Forwarding, Hop, OpenHop, Table};
 use crate::watchdog::Watchdog;
 use crate::worker::Shared;
 
-/// Between two looks at the workers and two slices of the sweep.
-const TICK: Duration = Duration::from_millis(250);
 const SWEEP_SLICES: usize = (SWEEP_PERIOD.as_millis() / TICK.as_millis()) as usize;
 
 /// A request and where its answer goes. An asker that went away is nobody's loss.
@@ -59,14 +59,20 @@ pub struct Control {
     pub(crate) engine: Option<Engine>,
     pub(crate) steering: Steering,
     pub(crate) applied: Option<Applied>,
+    /// The NIC whose loss ended the engine; it starts again once the NIC is back.
+    pub(crate) lost_nic: Option<String>,
     pub(crate) sweep: Sweep,
     pub(crate) watchdog: Watchdog,
+    pub(crate) unserved: Losses,
     pub(crate) clock: Clock,
     pub(crate) instance: u64,
-    /// Kept over a restart of the engine, with the sizes it was made for.
-    flows: Option<(u32, u32, Arc<FlowTables>)>,
     pub(crate) hops: watch::Receiver<Arc<HopMap>>,
     pub(crate) links: watch::Receiver<Arc<LinkMap>>,
+    /// Why next hops are not followed at the moment.
+    pub(crate) not_following: watch::Receiver<Option<String>>,
+    /// Kept over a restart of the engine, with the sizes it was made for.
+    flows: Option<(u32, u32, Arc<FlowTables>)>,
+    cores: Vec<usize>,
     wanted: watch::Sender<BTreeSet<IpAddr>>,
     served: watch::Sender<BTreeSet<u32>>,
     compiler: Compiler,
@@ -74,7 +80,7 @@ pub struct Control {
 
 /// The snapshot in force.
 pub(crate) struct Applied {
-    pub snapshot: Box<Snapshot>,
+    pub snapshot: Arc<Snapshot>,
     pub at: Instant,
     pub restart_needed: Vec<String>,
 }
@@ -87,18 +93,23 @@ impl Control {
         let (served, served_by) = watch::channel(BTreeSet::new());
         let (hops_out, hops) = watch::channel(Arc::default());
         let (links_out, links) = watch::channel(Arc::default());
-        tokio::spawn(follow_for_ever(served_by, wanted_by, hops_out, links_out));
+        let (broken, not_following) = watch::channel(None);
+        tokio::spawn(follow_for_ever(served_by, wanted_by, hops_out, links_out, broken));
         Self {
             engine: None,
             steering,
             applied: None,
+            lost_nic: None,
             sweep: Sweep::default(),
             watchdog: Watchdog::default(),
+            unserved: Losses::default(),
             clock,
             instance: ahash::RandomState::new().hash_one(0),
-            flows: None,
             hops,
             links,
+            not_following,
+            flows: None,
+            cores: cores::available(),
             wanted,
             served,
             compiler: Compiler::default(),
@@ -116,10 +127,10 @@ impl Control {
         tokio::pin!(stop);
         loop {
             tokio::select! {
-                () = &mut stop => return self.shut_down(),
+                () = &mut stop => return self.shut_down().await,
                 Some(command) = commands.recv() => self.obey(command).await,
                 Ok(()) = self.hops.changed() => self.publish_hops(),
-                _ = ticks.tick() => self.tick(),
+                _ = ticks.tick() => self.tick().await,
             }
         }
     }
@@ -127,7 +138,7 @@ impl Control {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Apply(snapshot, answer) => {
-                let result = self.apply(snapshot).await;
+                let result = self.apply((*snapshot).into()).await;
                 if let Err(rejected) = &result {
                     tracing::error!("{rejected}");
                 }
@@ -139,34 +150,57 @@ impl Control {
         }
     }
 
-    async fn apply(&mut self, snapshot: Box<Snapshot>) -> Result<Ack, Rejected> {
-        let table = self.compiler.compile(&snapshot).map_err(rejected)?;
-        let table = Arc::new(table);
+    async fn apply(&mut self, snapshot: Arc<Snapshot>) -> Result<Ack, Rejected> {
+        let in_force = self.applied.as_ref().map_or(0, |applied| applied.snapshot.generation);
+        if snapshot.generation < in_force {
+            let late = snapshot.generation;
+            return Err(Rejected {
+                reason: format!("generation {late} is older than {in_force}, which is in force"),
+            });
+        }
+        let table = Arc::new(self.compiler.compile(&snapshot).map_err(rejected)?);
         if self.engine.is_some() {
             self.steering.own(&table.owned()).map_err(rejected)?;
+            self.ask_for_hops(&table).await;
+            self.publish(table);
         } else {
-            let (nics, settings) = (&snapshot.nics, &snapshot.dataplane);
-            let (flows, steering) = (self.flows_for(settings), &mut self.steering);
-            let started = Engine::start(nics, settings, table.clone(), flows, steering, self.clock).await;
-            let engine = started.map_err(rejected)?;
-            self.served.send_replace(engine.nics.iter().map(|nic| nic.ifindex).collect());
-            self.engine = Some(engine);
+            self.start(&snapshot, table).await.map_err(rejected)?;
         }
-        self.wanted.send_replace(table.backends().map(|(_, address)| address).collect());
-        let engine = self.engine.as_mut().expect("started above");
-        let hops = hops_for(&table, &self.hops.borrow_and_update(), &engine.nics);
-        engine.publish(table, hops);
-        let restart_needed = restart_needed(engine, &snapshot);
-        engine.seen_by_all().await.map_err(rejected)?;
+        let engine = self.engine.as_mut().expect("there was one, or it was started");
+        let restart_needed = report::restart_needed(engine, &snapshot);
         let generation = snapshot.generation;
-        tracing::info!(
-            generation,
-            services = snapshot.services.len(),
-            pools = snapshot.pools.len(),
-            "forwarding by a new snapshot"
-        );
         self.applied = Some(Applied { snapshot, at: Instant::now(), restart_needed: restart_needed.clone() });
+        engine.seen_by_all().await.map_err(rejected)?;
+        tracing::info!(generation, "forwarding by a new snapshot");
         Ok(Ack { generation, restart_needed })
+    }
+
+    async fn start(&mut self, snapshot: &Snapshot, table: Arc<Table>) -> Result<(), engine::EngineError> {
+        let ifindexes = engine::ifindexes(&snapshot.nics)?;
+        self.served.send_replace(ifindexes.iter().copied().collect());
+        self.ask_for_hops(&table).await;
+        let hops = hops_for(&table, &self.hops.borrow_and_update(), &ifindexes);
+        let forwarding = Forwarding { sequence: 1, table, hops };
+        let flows = self.flows_for(&snapshot.dataplane);
+        let (nics, settings) = (snapshot.nics.as_slice(), &snapshot.dataplane);
+        let plan = Plan { nics, settings, cores: &self.cores, clock: self.clock };
+        self.engine = Some(Engine::start(&plan, forwarding, flows, &mut self.steering).await?);
+        self.lost_nic = None;
+        self.sweep = Sweep::default();
+        self.watchdog = Watchdog::default();
+        Ok(())
+    }
+
+    /// Has the ways to a table's backends followed, and gives those to new backends a moment to become known,
+    /// so that their first packets are not dropped.
+    async fn ask_for_hops(&mut self, table: &Table) {
+        let wanted: BTreeSet<IpAddr> = table.backends().map(|(_, address)| address).collect();
+        let before = self.wanted.send_replace(wanted.clone());
+        let new: Vec<IpAddr> = wanted.difference(&before).copied().collect();
+        let known = |hops: &Arc<HopMap>| {
+            new.iter().all(|address| hops.get(address).is_some_and(|hop| *hop != neighbor::Hop::Unresolved))
+        };
+        let _ = timeout(HOPS_PATIENCE, self.hops.clone().wait_for(known)).await;
     }
 
     fn flows_for(&mut self, settings: &DataplaneSettings) -> Arc<FlowTables> {
@@ -177,29 +211,48 @@ impl Control {
         flows
     }
 
-    fn publish_hops(&mut self) {
-        let hops = self.hops.borrow_and_update().clone();
+    /// Publishes a table with the next hops known now.
+    fn publish(&mut self, table: Arc<Table>) {
         let Some(engine) = &mut self.engine else { return };
-        let forwarding = engine.forwarding();
-        let new = hops_for(&forwarding.table, &hops, &engine.nics);
-        if new != forwarding.hops {
-            log_changes(&forwarding, &new);
-            engine.publish(forwarding.table.clone(), new);
+        let ifindexes: Vec<u32> = engine.nics.iter().map(|nic| nic.ifindex).collect();
+        let hops = hops_for(&table, &self.hops.borrow_and_update(), &ifindexes);
+        engine.publish(table, hops);
+    }
+
+    fn publish_hops(&mut self) {
+        let Some(before) = self.engine.as_ref().map(Engine::forwarding) else { return };
+        self.publish(before.table.clone());
+        if let Some(engine) = &self.engine {
+            log_changes(&before, &engine.forwarding().hops);
         }
     }
 
-    fn tick(&mut self) {
-        if let Some(engine) = self.engine.take_if(|engine| engine.has_lost_a_nic()) {
-            // Without a generation in force the control plane sends its snapshot until the NIC is back.
-            tracing::error!("a NIC is gone; the workers end, and start again once it is back");
-            engine.stop();
-            self.applied = None;
+    async fn tick(&mut self) {
+        let lost = self.engine.as_ref().and_then(|engine| engine.lost_nic().map(str::to_owned));
+        if let (Some(nic), Some(engine)) = (lost, self.engine.take_if(|engine| engine.lost_nic().is_some())) {
+            tracing::error!(%nic, "a NIC is gone; forwarding stops until it is back");
+            engine.stop().await;
+            self.lost_nic = Some(nic);
         }
-        let Some(engine) = &mut self.engine else { return };
+        let Some(engine) = &mut self.engine else { return self.start_again().await };
         engine.free_retired();
-        self.watchdog.look(&engine.shared.stats, std::time::Instant::now());
+        self.watchdog.look(&engine.shared.stats);
         let forwarding = engine.forwarding();
         self.sweep.step(&engine.shared.flows, &forwarding.table, self.clock.now(), SWEEP_SLICES);
+        for nic in &engine.nics {
+            let name = &nic.configured.name;
+            let counters = self.steering.counters(name).unwrap_or_default();
+            self.unserved.note(name, counters.dropped_no_socket, std::time::Instant::now());
+        }
+    }
+
+    /// After the loss of a NIC: the last snapshot is obeyed for ever, also without a control plane.
+    async fn start_again(&mut self) {
+        let Some(snapshot) = self.applied.as_ref().map(|applied| applied.snapshot.clone()) else { return };
+        match self.apply(snapshot).await {
+            Ok(_) => tracing::info!("all NICs are back"),
+            Err(error) => tracing::debug!(%error, "not yet"),
+        }
     }
 
     fn flow_source(&self) -> Option<FlowSource> {
@@ -211,11 +264,11 @@ impl Control {
         })
     }
 
-    fn shut_down(self) -> Result<(), ProgramError> {
+    async fn shut_down(self) -> Result<(), ProgramError> {
         let removed = self.steering.detach()?;
         tracing::info!(?removed, "stopped");
         if let Some(engine) = self.engine {
-            engine.stop();
+            engine.stop().await;
         }
         Ok(())
     }
@@ -231,37 +284,48 @@ async fn follow_for_ever(
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
     hops: watch::Sender<Arc<HopMap>>,
     links: watch::Sender<Arc<LinkMap>>,
+    broken: watch::Sender<Option<String>>,
 ) {
     const PAUSE: Duration = Duration::from_secs(1);
     loop {
-        let Err(error) = neighbor::follow(served.clone(), wanted.clone(), hops.clone(), links.clone()).await;
+        let following = neighbor::follow(served.clone(), wanted.clone(), hops.clone(), links.clone());
+        tokio::pin!(following);
+        let ended = match timeout(2 * PAUSE, &mut following).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                broken.send_replace(None);
+                following.await
+            }
+        };
+        let Err(error) = ended;
         if matches!(error, neighbor::NeighborError::Closed) {
             return;
         }
         tracing::error!("next hops are not followed: {error}; starting again in {PAUSE:?}");
+        broken.send_replace(Some(error.to_string()));
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// The way to each backend of a table, as the workers read it.
-fn hops_for(table: &Table, hops: &HopMap, nics: &[EngineNic]) -> Box<[Hop]> {
+fn hops_for(table: &Table, hops: &HopMap, ifindexes: &[u32]) -> Box<[Hop]> {
     let mut by_id = vec![Hop::Closed(DropReason::NeighborUnresolved); table.backend_limit()];
     for (id, address) in table.backends() {
         if let Some(hop) = hops.get(&address) {
-            by_id[id.0 as usize] = hop_for(hop, nics);
+            by_id[id.0 as usize] = hop_for(hop, ifindexes);
         }
     }
     by_id.into()
 }
 
-fn hop_for(hop: &neighbor::Hop, nics: &[EngineNic]) -> Hop {
+fn hop_for(hop: &neighbor::Hop, ifindexes: &[u32]) -> Hop {
     let resolved = match hop {
         neighbor::Hop::Resolved(resolved) => resolved,
         neighbor::Hop::NoRoute => return Hop::Closed(DropReason::NoRoute),
         neighbor::Hop::RouteElsewhere { .. } => return Hop::Closed(DropReason::RouteElsewhere),
         neighbor::Hop::Unresolved => return Hop::Closed(DropReason::NeighborUnresolved),
     };
-    let Some(index) = nics.iter().position(|nic| nic.ifindex == resolved.ifindex) else {
+    let Some(index) = ifindexes.iter().position(|ifindex| *ifindex == resolved.ifindex) else {
         return Hop::Closed(DropReason::RouteElsewhere);
     };
     Hop::Open(OpenHop {
@@ -281,16 +345,4 @@ fn log_changes(forwarding: &Forwarding, new: &[Hop]) {
             Hop::Closed(reason) => tracing::warn!(%backend, reason = reason.name(), "way to backend closed"),
         }
     }
-}
-
-/// What of a snapshot the running engine cannot take over.
-fn restart_needed(engine: &Engine, snapshot: &Snapshot) -> Vec<String> {
-    let mut differing = Vec::new();
-    if !engine.nics.iter().map(|nic| &nic.configured).eq(&snapshot.nics) {
-        differing.push("the list of NICs or their settings ([[nic]]) changed".to_owned());
-    }
-    if engine.settings != snapshot.dataplane {
-        differing.push("the settings of [dataplane] changed".to_owned());
-    }
-    differing
 }

@@ -2,6 +2,11 @@
 
 use core_affinity::CoreId;
 
+/// Cores this process may use. To be asked before any thread is pinned: it is the calling thread's that count.
+pub fn available() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect()
+}
+
 /// Cores of the workers and the one that is left for housekeeping.
 #[derive(Debug)]
 pub struct Cores {
@@ -10,15 +15,10 @@ pub struct Cores {
 }
 
 impl Cores {
-    /// The configured cores in order; without any, the last ones of those this process may use, so that the
-    /// first stays free for housekeeping. With more workers than cores, cores are used again.
-    pub fn for_workers(configured: &[u32], workers: usize) -> Self {
-        let available: Vec<usize> =
-            core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-        Self::choose(&available, configured, workers)
-    }
-
-    fn choose(available: &[usize], configured: &[u32], workers: usize) -> Self {
+    /// The configured cores in order; without any, the last of those `available`, so that the first stays
+    /// free for housekeeping. With more workers than cores, cores are used again. A configured core that is
+    /// not available pins nothing.
+    pub fn choose(available: &[usize], configured: &[u32], workers: usize) -> Self {
         let configured: Vec<usize> = configured.iter().map(|&core| core as usize).collect();
         let own_choice = &available[available.len().saturating_sub(workers)..];
         let from = if configured.is_empty() { own_choice } else { &configured };
@@ -26,8 +26,9 @@ impl Cores {
         let taken: Vec<Option<usize>> = (0..workers).map(of_worker).collect();
         let housekeeping = available.iter().find(|&&core| !taken.contains(&Some(core))).copied();
         let core = |id| CoreId { id };
+        let usable = |id: &usize| available.contains(id);
         Self {
-            workers: taken.into_iter().map(|id| id.map(core)).collect(),
+            workers: taken.into_iter().map(|id| id.filter(usable).map(core)).collect(),
             housekeeping: housekeeping.map(core),
         }
     }
@@ -64,6 +65,7 @@ mod tests {
         check(&[0, 1], &[], 3, &[0, 1, 0], None);
         check(&[0, 1, 2, 3], &[1, 3], 2, &[1, 3], Some(0));
         check(&[0, 1, 2, 3], &[0], 2, &[0, 0], Some(1));
+        check(&[0, 1], &[1, 7], 2, &[1], Some(0));
         check(&[], &[], 1, &[], None);
     }
 }

@@ -4,20 +4,23 @@
 //! Order at start: sockets, then the addresses, then the program, then the threads, so that a packet to an
 //! owned address never finds nobody: until its worker runs it waits in a ring. At stop the other way round.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use shunt_api::snapshot::{DataplaneSettings, Nic, XdpMode};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, netdevice};
+use shunt_api::snapshot::{DataplaneSettings, Nic, XdpMode, ZeroCopy};
 use tokio::time::{Instant, sleep};
 
 use crate::clock::Clock;
 use crate::cores::Cores;
 use crate::forward::FlowTables;
-use crate::limits::{ACK_TIMEOUT, MAX_NICS};
-use crate::port::xsk::{OpenError, QueueId, Settings, SocketHandle, Waker, XskPort};
-use crate::program::{Attached, ProgramError, Steering};
+use crate::limits::{ACK_TIMEOUT, MAX_NICS, STOP_PATIENCE};
+use crate::port::xsk::{Mode, OpenError, QueueId, Settings, SocketHandle, Waker, XskPort, combined};
+use crate::program::{Attached, AttachedMode, ProgramError, Steering};
 use crate::queues::{self, QueuesError};
 use crate::table::{Forwarding, Hop, Table};
 use crate::worker::{Shared, Worker};
@@ -26,6 +29,8 @@ use crate::worker::{Shared, Worker};
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two tries.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks at something that ends within microseconds.
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
 /// Running workers.
 pub struct Engine {
@@ -70,13 +75,21 @@ pub enum EngineError {
     #[error("no NIC is configured; add [[nic]] with a name")]
     NoNic,
     /// More than next hops can name.
-    #[error("{0} NICs are configured; at most {MAX_NICS} are possible")]
+    #[error("{0} NICs are configured; remove some, at most {MAX_NICS} are possible")]
     TooManyNics(usize),
     /// Not in this network namespace.
     #[error("there is no NIC `{nic}`; `nic-config show` lists those there are")]
     NoSuchNic {
         /// Name as configured.
         nic: String,
+    },
+    /// The kernel does not say.
+    #[error("cannot look {nic} up: {source}; the limit of open files may be too low (LimitNOFILE=)")]
+    Ask {
+        /// Name as configured.
+        nic: String,
+        /// What the kernel said.
+        source: std::io::Error,
     },
     /// Queue counts.
     #[error(transparent)]
@@ -103,41 +116,44 @@ pub struct NotSeen {
 }
 
 impl Engine {
-    /// Starts workers on `nics` that forward by `table` and go on with `flows`.
+    /// Starts workers on `nics` that forward by `forwarding` and go on with `flows`.
     pub async fn start(
-        nics: &[Nic],
-        settings: &DataplaneSettings,
-        table: Arc<Table>,
+        plan: &Plan<'_>,
+        forwarding: Forwarding,
         flows: Arc<FlowTables>,
         steering: &mut Steering,
-        clock: Clock,
     ) -> Result<Self, EngineError> {
-        let counted = count_queues(nics).await?;
+        let counted = count_queues(plan.nics).await?;
         let partition = queues::partition(&counted);
-        for nic in nics {
+        for nic in plan.nics {
             steering.load(&nic.name)?;
         }
-        let mut opened = Vec::with_capacity(partition.len());
-        for queues in &partition {
-            let (port, waker, sockets) = open(queues, nics, settings).await?;
-            for socket in &sockets {
-                use std::os::fd::AsFd;
-                steering.insert_socket(&socket.queue.name, socket.queue.queue, socket.fd.as_fd())?;
-            }
-            opened.push((port, waker, sockets));
-        }
-        steering.own(&table.owned())?;
-        let forwarding = Forwarding { sequence: 1, hops: Box::default(), table };
-        let shared = Arc::new(Shared::new(forwarding, flows, opened.len()));
+        let zero_copy = plan.nics.iter().map(zero_copy_of).reduce(combined).unwrap_or_default();
+        let mut opened = open_all(&partition, plan.settings, zero_copy, steering).await?;
+        steering.own(&forwarding.table.owned())?;
         steering.detach_others()?;
-        let nics = attach(nics, &counted, steering)?;
-        let workers = spawn(opened, &shared, settings, clock)?;
-        Ok(Self { shared, nics, workers, settings: settings.clone(), retired: Vec::new() })
+        let nics = attach(plan.nics, &counted, steering)?;
+        let is_zero_copy = opened.iter().flat_map(|o| &o.sockets).any(|socket| socket.mode == Mode::ZeroCopy);
+        if is_zero_copy && nics.iter().any(|nic| nic.attached.mode == AttachedMode::Generic) {
+            // A driver that does not run the program does not serve its zero-copy sockets either.
+            drop(opened);
+            opened = open_all(&partition, plan.settings, ZeroCopy::Off, steering).await?;
+        }
+        let zero_copy = opened.iter().flat_map(|o| &o.sockets).all(|socket| socket.mode == Mode::ZeroCopy);
+        tracing::info!(workers = opened.len(), zero_copy, "sockets open");
+        let shared = Arc::new(Shared::new(forwarding, flows, opened.len()));
+        let workers = spawn(opened, &shared, plan)?;
+        Ok(Self { shared, nics, workers, settings: plan.settings.clone(), retired: Vec::new() })
     }
 
-    /// Whether a NIC is no longer the one that the sockets are bound to: removed, or removed and made anew.
-    pub fn has_lost_a_nic(&self) -> bool {
-        self.nics.iter().any(|nic| !ifindex(&nic.configured.name).is_ok_and(|ifindex| ifindex == nic.ifindex))
+    /// The name of a NIC that is no longer the one that the sockets are bound to: removed, or removed and made
+    /// anew.
+    pub fn lost_nic(&self) -> Option<&str> {
+        let lost = self.nics.iter().find(|nic| match ifindex(&nic.configured.name) {
+            Ok(ifindex) => ifindex != nic.ifindex,
+            Err(error) => matches!(error, EngineError::NoSuchNic { .. }),
+        });
+        lost.map(|nic| nic.configured.name.as_str())
     }
 
     /// Publishes a view to all workers at once. The one before is kept until all have moved on.
@@ -165,7 +181,7 @@ impl Engine {
             if Instant::now() > deadline {
                 return Err(NotSeen { worker });
             }
-            sleep(Duration::from_millis(1)).await;
+            sleep(SHORT_PAUSE).await;
         }
         self.free_retired();
         Ok(())
@@ -178,14 +194,46 @@ impl Engine {
     }
 
     /// Ends the workers and closes their sockets. The program is detached by its owner, before.
-    pub fn stop(self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.workers.iter().for_each(|worker| worker.waker.wake());
-        for worker in self.workers {
-            // A worker that panicked has ended the process already.
+    pub async fn stop(self) {
+        stop_workers(&self.shared, self.workers).await;
+    }
+}
+
+/// What an engine is started with.
+pub struct Plan<'a> {
+    /// NICs to attach to.
+    pub nics: &'a [Nic],
+    /// Rings and batches.
+    pub settings: &'a DataplaneSettings,
+    /// Cores this process may use.
+    pub cores: &'a [usize],
+    /// Time for the workers.
+    pub clock: Clock,
+}
+
+async fn stop_workers(shared: &Shared, workers: Vec<EngineWorker>) {
+    shared.stop.store(true, Ordering::Relaxed);
+    workers.iter().for_each(|worker| worker.waker.wake());
+    let deadline = Instant::now() + STOP_PATIENCE;
+    for (index, worker) in workers.into_iter().enumerate() {
+        while !worker.thread.is_finished() && Instant::now() < deadline {
+            sleep(SHORT_PAUSE).await;
+        }
+        if worker.thread.is_finished() {
+            // A worker that panicked is of no further interest: its sockets are closed.
             let _ = worker.thread.join();
+        } else {
+            tracing::error!(
+                worker = index,
+                "a worker does not end; its queues stay in use until this process does"
+            );
         }
     }
+}
+
+/// Indices of NICs in the order of the configuration.
+pub fn ifindexes(nics: &[Nic]) -> Result<Vec<u32>, EngineError> {
+    nics.iter().map(|nic| ifindex(&nic.name)).collect()
 }
 
 async fn count_queues(nics: &[Nic]) -> Result<Vec<(String, u32)>, EngineError> {
@@ -199,51 +247,89 @@ async fn count_queues(nics: &[Nic]) -> Result<Vec<(String, u32)>, EngineError> {
         ifindex(&nic.name)?;
         counted.push((nic.name.clone(), queues::to_serve(nic).await?));
     }
+    let counts = || counted.iter().map(|(_, queues)| *queues);
+    if counts().min() != counts().max() {
+        let workers = counts().min();
+        tracing::warn!(
+            ?counted,
+            workers,
+            "NICs differ in queues, so workers serve several; `ethtool -L` makes them equal"
+        );
+    }
     Ok(counted)
 }
 
 fn ifindex(nic: &str) -> Result<u32, EngineError> {
-    let no_such_nic = |_| EngineError::NoSuchNic { nic: nic.to_owned() };
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
-    socket.and_then(|socket| rustix::net::netdevice::name_to_index(socket, nic)).map_err(no_such_nic)
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
+    let index = socket.and_then(|socket| netdevice::name_to_index(socket, nic));
+    index.map_err(|error| match error {
+        Errno::NODEV => EngineError::NoSuchNic { nic: nic.to_owned() },
+        other => EngineError::Ask { nic: nic.to_owned(), source: other.into() },
+    })
 }
 
+/// Generic XDP runs outside the driver, which then cannot serve a zero-copy socket.
+fn zero_copy_of(nic: &Nic) -> ZeroCopy {
+    if nic.xdp == XdpMode::Generic { ZeroCopy::Off } else { nic.zero_copy }
+}
+
+/// One worker's sockets, known to the steering program.
+struct Opened {
+    port: XskPort,
+    waker: Waker,
+    sockets: Vec<SocketHandle>,
+}
+
+async fn open_all(
+    partition: &[Vec<QueueId>],
+    settings: &DataplaneSettings,
+    zero_copy: ZeroCopy,
+    steering: &Steering,
+) -> Result<Vec<Opened>, EngineError> {
+    let settings = Settings { ring_size: settings.ring_size, zero_copy, busy_poll: settings.busy_poll };
+    let mut opened = Vec::with_capacity(partition.len());
+    for queues in partition {
+        let (port, waker, sockets) = open(queues, &settings).await?;
+        for SocketHandle { queue, fd, .. } in &sockets {
+            steering.insert_socket(&queue.name, queue.queue, fd.as_fd())?;
+        }
+        opened.push(Opened { port, waker, sockets });
+    }
+    Ok(opened)
+}
+
+/// Opens a worker's sockets; a queue that another process just left is waited for.
 async fn open(
     queues: &[QueueId],
-    nics: &[Nic],
-    settings: &DataplaneSettings,
-) -> Result<(XskPort, Waker, Vec<SocketHandle>), EngineError> {
-    let zero_copy =
-        nics.iter().map(|nic| nic.zero_copy).reduce(crate::port::xsk::combined).unwrap_or_default();
-    let settings = Settings { ring_size: settings.ring_size, zero_copy, busy_poll: settings.busy_poll };
+    settings: &Settings,
+) -> Result<(XskPort, Waker, Vec<SocketHandle>), OpenError> {
     let deadline = Instant::now() + BUSY_PATIENCE;
     loop {
-        match XskPort::open(queues, &settings) {
+        match XskPort::open(queues, settings) {
             Err(error) if error.is_busy() && Instant::now() < deadline => sleep(RETRY_PAUSE).await,
-            other => return Ok(other?),
+            other => return other,
         }
     }
 }
 
-type Opened = (XskPort, Waker, Vec<SocketHandle>);
-
 fn spawn(
     opened: Vec<Opened>,
     shared: &Arc<Shared>,
-    settings: &DataplaneSettings,
-    clock: Clock,
+    plan: &Plan<'_>,
 ) -> Result<Vec<EngineWorker>, EngineError> {
-    let cores = Cores::for_workers(&settings.cores, opened.len());
+    let cores = Cores::choose(plan.cores, &plan.settings.cores, opened.len());
     let mut workers = Vec::with_capacity(opened.len());
-    for (index, (port, waker, sockets)) in opened.into_iter().enumerate() {
-        let worker = Worker::new(port, shared.clone(), index, settings.batch as usize, settings.busy_poll);
-        let core = cores.of_worker(index);
+    for (index, Opened { port, waker, sockets }) in opened.into_iter().enumerate() {
+        let (batch, busy_poll) = (plan.settings.batch as usize, plan.settings.busy_poll);
+        let worker = Worker::new(port, shared.clone(), index, batch, busy_poll);
+        let (core, clock) = (cores.of_worker(index), plan.clock);
         let (pinned, is_pinned) = std::sync::mpsc::sync_channel(1);
         let body = move || {
             let _ = pinned.send(core.is_some_and(core_affinity::set_for_current));
             worker.run(|| clock.now());
         };
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(body)?;
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(body);
+        let thread = thread.inspect_err(|_| shared.stop.store(true, Ordering::Relaxed))?;
         let core = core.filter(|_| is_pinned.recv() == Ok(true)).map(|core| core.id);
         workers.push(EngineWorker { core, sockets, waker, thread });
     }
@@ -262,14 +348,9 @@ fn attach(
     let mut attached = Vec::with_capacity(nics.len());
     for (nic, (_, queues)) in nics.iter().zip(counted) {
         let how = steering.attach(&nic.name, nic.xdp)?;
-        let wanted_native = nic.xdp != XdpMode::Generic;
-        tracing::info!(nic = %nic.name, queues, mode = ?how.mode, took_over = how.took_over, wanted_native, "attached");
-        attached.push(EngineNic {
-            configured: nic.clone(),
-            ifindex: ifindex(&nic.name)?,
-            queues: *queues,
-            attached: how,
-        });
+        tracing::info!(nic = %nic.name, queues, mode = %how.mode, took_over = how.took_over, "attached");
+        let ifindex = ifindex(&nic.name)?;
+        attached.push(EngineNic { configured: nic.clone(), ifindex, queues: *queues, attached: how });
     }
     Ok(attached)
 }

@@ -53,7 +53,8 @@ pub enum FlowOutcome {
     Created,
     /// Entered in place of an unconfirmed flow.
     CreatedEvicting,
-    /// Had an entry, but chose anew: its backend is gone, or a new connection reuses the tuple.
+    /// Had an entry, but chose anew: its backend is gone, it was idle for too long, or a new connection reuses
+    /// the tuple of one on a backend that drains.
     Rehashed,
     /// No room: served by Maglev alone.
     TableFull,
@@ -129,8 +130,8 @@ impl Lookup<'_> {
     fn follow<const K: usize>(&self, flows: &FlowTable<K>, hit: Hit) -> Result<Option<Chosen>, Option<Hit>> {
         let state = hit.control.state();
         let timed_out = hit.control.idle_s(self.now) >= self.table.idle_limits[state as usize];
-        let member =
-            self.pool.member_of(hit.control.backend()).filter(|_| !timed_out && !self.begins_anew(state));
+        let member = self.pool.member_of(hit.control.backend());
+        let member = member.filter(|&member| !timed_out && !self.leaves(member, hit.control));
         let Some(member) = member else { return self.rechoose(flows, hit) };
         let next = self.next_state(state);
         let confirmed = state == State::Unconfirmed && next != State::Unconfirmed;
@@ -179,9 +180,12 @@ impl Lookup<'_> {
         self.packet.flow.service_port().protocol
     }
 
-    /// Whether a new connection reuses the tuple of one that is over.
-    fn begins_anew(&self, state: State) -> bool {
-        matches!(state, State::Closing | State::Reset) && self.packet.tcp_flags & SYN != 0
+    /// Whether a new connection reuses the tuple of one that is over, and its backend drains. A backend that
+    /// takes new flows keeps it, so that a forged RST and SYN move nothing; the quiet second is for one that
+    /// drains.
+    fn leaves(&self, member: u16, control: Control) -> bool {
+        let over = matches!(control.state(), State::Closing | State::Reset) && control.idle_s(self.now) > 0;
+        over && self.packet.tcp_flags & SYN != 0 && !self.pool.member(member).takes_new
     }
 
     fn next_state(&self, state: State) -> State {
@@ -193,11 +197,12 @@ impl Lookup<'_> {
 }
 
 /// A flow is confirmed by its second packet that is not a SYN (DESIGN §2.4); an RST alone confirms nothing,
-/// so that a flood of SYN and RST pairs stays evictable.
+/// so that a flood of SYN and RST pairs stays evictable. A connection that goes on after an RST was not reset:
+/// the backend ignored it (RFC 5961). A SYN on a tuple whose connection is over begins the next one.
 fn next_tcp_state(state: State, flags: u8) -> State {
     match state {
         State::Unconfirmed if flags & (SYN | RST) != 0 => State::Unconfirmed,
-        State::Reset => State::Reset,
+        State::Closing | State::Reset if flags & SYN != 0 => State::Unconfirmed,
         _ if flags & RST != 0 => State::Reset,
         State::Closing => State::Closing,
         _ if flags & FIN != 0 => State::Closing,

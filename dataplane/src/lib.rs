@@ -14,6 +14,7 @@ pub mod flows;
 pub mod forward;
 pub mod http;
 pub mod limits;
+pub mod losses;
 pub mod maglev;
 pub mod neighbor;
 pub mod packet;

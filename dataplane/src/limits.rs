@@ -23,11 +23,21 @@ pub const SPINS_BEFORE_SLEEP: u32 = 32;
 /// Longest sleep of a worker, so that its heartbeat is never older.
 pub const MAX_SLEEP: Duration = Duration::from_millis(200);
 
-/// A worker that has not gone round for so long is reported as stalled.
-pub const STALL_REPORTED: Duration = Duration::from_secs(1);
+/// Between two looks of the control thread at the workers.
+pub const TICK: Duration = Duration::from_millis(250);
 
-/// A worker that has not gone round for so long ends the process, and systemd starts a fresh one.
-pub const STALL_FATAL: Duration = Duration::from_secs(10);
+/// A worker that has not gone round between so many looks (one second) is reported as stalled.
+pub const STALL_REPORTED_LOOKS: u32 = 4;
+
+/// A worker that has not gone round between so many looks (ten seconds) ends the process, to be started afresh.
+pub const STALL_FATAL_LOOKS: u32 = 40;
+
+/// Time that the ways to new backends have to become known before packets are sent to them all the same. A
+/// neighbour on the segment answers within a millisecond.
+pub const HOPS_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long an ending worker is waited for; one that hangs is left behind.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Time the workers have to see a new table before the snapshot is reported as not acknowledged.
 pub const ACK_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,16 +1,17 @@
 //! Answers to "how are you?": status, counters and the list of flows, from what the control thread holds.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use shunt_api::counters::DropReason;
-use shunt_api::snapshot::{Mode, XdpMode};
+use shunt_api::snapshot::{Mode, Nic, Snapshot, XdpMode};
 use shunt_api::status::{
     DataplaneStatus, FlowTableStatus, FlowTablesStatus, NextHopStatus, NicStatus, ResolvedHop,
     SocketCounters, Stats, WorkerState, WorkerStatus,
 };
 
-use crate::control::Control;
+use crate::control::{Applied, Control};
 use crate::engine::{Engine, EngineNic, EngineWorker};
 use crate::neighbor;
 use crate::port::NicIndex;
@@ -29,7 +30,7 @@ pub fn status(control: &Control) -> DataplaneStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         instance: control.instance,
         uptime_s: u64::from(control.clock.now().0),
-        generation: applied.map(|applied| applied.snapshot.generation),
+        generation: applied.filter(|_| engine.is_some()).map(|applied| applied.snapshot.generation),
         generation_age_s: applied.map(|applied| applied.at.elapsed().as_secs()),
         problems: Vec::new(),
         restart_needed: applied.map(|applied| applied.restart_needed.clone()).unwrap_or_default(),
@@ -147,6 +148,9 @@ fn next_hops(control: &Control, engine: &Engine) -> Vec<NextHopStatus> {
 }
 
 fn problems(control: &Control, status: &DataplaneStatus) -> Vec<String> {
+    if let Some(nic) = &control.lost_nic {
+        return vec![format!("{nic} is gone; forwarding starts again when `ip link show {nic}` finds it")];
+    }
     let Some(applied) = &control.applied else {
         return vec![
             "no configuration yet: start shunt-controlplane, or see why it sends none with `lbctl status`"
@@ -154,60 +158,65 @@ fn problems(control: &Control, status: &DataplaneStatus) -> Vec<String> {
         ];
     };
     let mut problems = Vec::new();
+    if let Some(error) = &*control.not_following.borrow() {
+        problems.push(format!("ways to the backends are not followed: {error}"));
+    }
     for (nic, running) in status.nics.iter().zip(control.engine.iter().flat_map(|engine| &engine.nics)) {
-        if !nic.up {
-            problems.push(format!("{} is gone or has no carrier; check the cable and `ip link`", nic.name));
+        problems.extend(nic_problems(control, nic, running));
+    }
+    for WorkerStatus { index, queues, state, core, .. } in &status.workers {
+        if *state == WorkerState::Stalled {
+            problems.push(format!("worker {index} does not go round; {queues:?} are not served until it does or the dataplane restarts"));
         }
-        if nic.xdp_packets.dropped_no_socket > 0 {
-            let (name, lost) = (&nic.name, nic.xdp_packets.dropped_no_socket);
+        if core.is_none() {
             problems.push(format!(
-                "{lost} packets came in on queues of {name} that nobody serves; compare nic.queues with `ethtool -l {name}` and restart shunt-dataplane"
-            ));
-        }
-        if nic.xdp == "generic" && running.configured.xdp == XdpMode::Auto {
-            problems.push(format!(
-                "{} runs XDP in generic mode, which is slow: its driver has no native XDP",
-                nic.name
+                "worker {index} is not pinned to a core; compare dataplane.cores with `nproc`"
             ));
         }
     }
-    for worker in &status.workers {
-        if worker.state == WorkerState::Stalled {
-            problems.push(format!(
-                "worker {} hangs; its queues {:?} are not served",
-                worker.index, worker.queues
-            ));
-        }
-        if worker.core.is_none() {
-            problems.push(format!(
-                "worker {} is not pinned; check dataplane.cores against `nproc`",
-                worker.index
-            ));
-        }
-    }
-    problems.extend(backend_problems(applied, status));
+    problems.extend(backend_problems(control, applied, status));
     problems
 }
 
-fn backend_problems(applied: &crate::control::Applied, status: &DataplaneStatus) -> Vec<String> {
-    let hops: std::collections::BTreeMap<IpAddr, &NextHopStatus> =
+fn nic_problems(control: &Control, nic: &NicStatus, running: &EngineNic) -> Vec<String> {
+    let name = &nic.name;
+    let mut problems = Vec::new();
+    if !nic.up {
+        problems
+            .push(format!("{name} has no carrier or is down; check the cable and `ip link set {name} up`"));
+    }
+    if control.unserved.are_growing(name, std::time::Instant::now()) {
+        problems.push(format!(
+            "packets come in on queues of {name} that nobody serves; compare nic.queues with `ethtool -l {name}` and restart shunt-dataplane"
+        ));
+    }
+    if nic.xdp == "generic" && running.configured.xdp == XdpMode::Auto {
+        problems.push(format!(
+            "{name} runs XDP in generic mode, which is slow: see `nic-config show {name}` for what its driver can, or accept it with xdp = \"generic\""
+        ));
+    }
+    problems
+}
+
+fn backend_problems(control: &Control, applied: &Applied, status: &DataplaneStatus) -> Vec<String> {
+    let hops: BTreeMap<IpAddr, &NextHopStatus> =
         status.next_hops.iter().map(|hop| (hop.address, hop)).collect();
+    let known = control.hops.borrow();
     let mut problems = Vec::new();
     for (pool, backend) in
         applied.snapshot.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b)))
     {
-        let hop = hops.get(&backend.address);
-        let gateway =
-            hop.and_then(|hop| hop.resolved.as_ref()).is_some_and(|resolved| resolved.gateway.is_some());
-        let reason = match hop.and_then(|hop| hop.unresolved.as_deref()) {
-            Some(reason) => DropReason::from_name(reason),
-            None if gateway && backend.mode == Mode::Dr => Some(DropReason::BackendNotOnLink),
-            None => None,
-        };
-        if let Some(reason) = reason {
-            let (pool, name, address) = (&pool.name, &backend.name, backend.address);
-            problems
-                .push(format!("backend {name} ({address}) of pool {pool}: {}", reason.description().trim()));
+        let Some(hop) = hops.get(&backend.address) else { continue };
+        let gateway = hop.resolved.as_ref().and_then(|resolved| resolved.gateway);
+        let reason = hop.unresolved.as_deref().and_then(DropReason::from_name);
+        let through_gateway =
+            (backend.mode == Mode::Dr && gateway.is_some()).then_some(DropReason::BackendNotOnLink);
+        if let Some(reason) = reason.or(through_gateway) {
+            let what = remedy(reason, backend.address, known.get(&backend.address));
+            problems.push(format!(
+                "backend {} ({}) of pool {}: {what}",
+                backend.name, backend.address, pool.name
+            ));
         }
     }
     let more = problems.len().saturating_sub(MAX_BACKEND_PROBLEMS);
@@ -217,4 +226,42 @@ fn backend_problems(applied: &crate::control::Applied, status: &DataplaneStatus)
             .push(format!("and {more} more backends that packets cannot reach; see `lbctl get backends`"));
     }
     problems
+}
+
+fn remedy(reason: DropReason, address: IpAddr, known: Option<&neighbor::Hop>) -> String {
+    match (reason, known) {
+        (DropReason::RouteElsewhere, Some(neighbor::Hop::RouteElsewhere { ifname })) => {
+            format!(
+                "the route leaves by {ifname}, which Shunt does not serve; add [[nic]] name = \"{ifname}\" or change the route"
+            )
+        }
+        (DropReason::NoRoute, _) => format!("no route; `ip route get {address}` says why"),
+        (DropReason::NeighborUnresolved, _) => {
+            "its MAC address, or its router's, is not known; is it up? see `ip neigh`".to_owned()
+        }
+        (DropReason::BackendNotOnLink, _) => {
+            "mode dr needs it on the same segment, but the route goes through a gateway; use mode = \"ipip\""
+                .to_owned()
+        }
+        (other, _) => other.description().trim().to_owned(),
+    }
+}
+
+/// What of a snapshot the running engine cannot take over, in words.
+pub fn restart_needed(engine: &Engine, snapshot: &Snapshot) -> Vec<String> {
+    let nics = engine.nics.iter().map(|nic| &nic.configured);
+    let mut differing = Vec::new();
+    if !nics.clone().eq(&snapshot.nics) {
+        let names = |nics: Vec<&Nic>| nics.iter().map(|nic| nic.name.as_str()).collect::<Vec<_>>().join(", ");
+        let (runs, wants) = (names(nics.collect()), names(snapshot.nics.iter().collect()));
+        differing.push(format!("[[nic]]: runs on {runs}; the configuration for {wants} differs"));
+    }
+    let fields = |settings| serde_json::to_value(settings).ok().and_then(|value| value.as_object().cloned());
+    let (runs, wants) =
+        (fields(&engine.settings).unwrap_or_default(), fields(&snapshot.dataplane).unwrap_or_default());
+    for (key, value) in runs.iter().filter(|(key, value)| wants.get(*key) != Some(value)) {
+        let becomes = wants.get(key).cloned().unwrap_or_default();
+        differing.push(format!("dataplane.{key} is {value} and becomes {becomes}"));
+    }
+    differing
 }

@@ -54,7 +54,11 @@ pub enum Outer {
     },
 }
 
-/// Direct routing: a new Ethernet header before the same IP packet. `at` is where the frame lies.
+/// Shortest Ethernet frame, check sequence not counted; what fills a short one up stays on it.
+const MIN_FRAME_LENGTH: usize = 60;
+
+/// Direct routing: a new Ethernet header before the same IP packet. `at` is where the frame lies. Bytes behind
+/// the packet go no further than padding does.
 pub fn direct(
     buffer: &mut [u8],
     at: Range<usize>,
@@ -66,7 +70,8 @@ pub fn direct(
     }
     let start = at.start + usize::from(packet.ip_offset) - ethernet::HEADER_LENGTH;
     write_ethernet(buffer, start, link, inner_type(packet));
-    Ok(start..at.end)
+    let length = (ethernet::HEADER_LENGTH + usize::from(packet.ip_length)).max(MIN_FRAME_LENGTH);
+    Ok(start..at.end.min(start + length))
 }
 
 /// IP-in-IP: an outer header of `outer`'s family before the IP packet, whose Ethernet padding stays behind.

@@ -1,5 +1,5 @@
 //! The slow walk over the flow tables, off the workers: forgets flows past their idle time and counts the
-//! rest. It takes a slice at a time, so the control thread is never held up.
+//! rest. It takes a slice at a time, so the control thread is not held up for long.
 
 use crate::conntrack::{BackendId, FlowTable, Seconds};
 use crate::forward::FlowTables;
@@ -16,7 +16,7 @@ pub struct Census {
     pub by_backend: Vec<u64>,
 }
 
-/// Where the walk is.
+/// Where the walk is. It belongs to tables of one size; others need a walk of their own.
 #[derive(Debug, Default)]
 pub struct Sweep {
     next: usize,
@@ -35,7 +35,7 @@ impl Sweep {
                 self.counting.v6 += self.visit(&flows.v6, self.next - v4, table, now);
             }
             self.next += 1;
-            if self.next == v4 + v6 {
+            if self.next >= v4 + v6 {
                 self.next = 0;
                 self.finished = std::mem::take(&mut self.counting);
             }

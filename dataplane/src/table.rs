@@ -87,6 +87,8 @@ pub struct Member {
     pub address: IpAddr,
     /// How packets get there.
     pub mode: Mode,
+    /// Whether it takes new flows: its weight is above 0.
+    pub takes_new: bool,
 }
 
 const NOT_A_MEMBER: u16 = u16::MAX;

@@ -47,11 +47,16 @@ impl Shared {
 
 /// One packet thread.
 pub struct Worker<P> {
-    port: P,
     shared: Arc<Shared>,
     index: usize,
-    batch: usize,
     busy_poll: bool,
+    lane: Lane<P>,
+}
+
+/// What a worker has to itself.
+struct Lane<P> {
+    port: P,
+    batch: usize,
     frames: Vec<Frame>,
     packets: Vec<Result<Packet, DropReason>>,
     tally: Tally,
@@ -63,17 +68,15 @@ impl<P: Port> Worker<P> {
     /// Worker `index` on its port, taking up to `batch` frames at once, never sleeping if `busy_poll`.
     pub fn new(port: P, shared: Arc<Shared>, index: usize, batch: usize, busy_poll: bool) -> Self {
         let batch = batch.clamp(1, MAX_BATCH);
-        Self {
+        let lane = Lane {
             port,
-            shared,
-            index,
             batch,
-            busy_poll,
             frames: Vec::with_capacity(batch),
             packets: Vec::with_capacity(batch),
             tally: Tally::default(),
             port_before: PortCounters::default(),
-        }
+        };
+        Self { shared, index, busy_poll, lane }
     }
 
     /// Goes round until told to stop. `clock` gives seconds since the process started.
@@ -90,21 +93,12 @@ impl<P: Port> Worker<P> {
 
     /// One round: one batch, if there is one. Returns how many frames it had.
     pub fn turn(&mut self, now: Seconds) -> usize {
-        let shared = self.shared.clone();
-        let stats = &shared.stats[self.index];
-        let forwarding = shared.forwarding.load();
-        let received = self.port.receive(&mut self.frames, self.batch);
-        if received > 0 {
-            self.parse_all();
-            self.forward_all(&forwarding, &shared.flows, now);
-            self.tally.add(Counter::RxPackets, received as u64);
-            self.tally.add(Counter::Batches, 1);
-        }
-        self.port.flush();
-        self.count_port();
+        let stats = &self.shared.stats[self.index];
+        let forwarding = self.shared.forwarding.load();
+        let received = self.lane.turn(&forwarding, &self.shared.flows, now);
         let sequence = forwarding.sequence;
         drop(forwarding);
-        stats.absorb(&mut self.tally);
+        stats.absorb(&mut self.lane.tally);
         stats.seen.store(sequence, Ordering::Release);
         stats.heartbeat.fetch_add(1, Ordering::Relaxed);
         received
@@ -112,7 +106,31 @@ impl<P: Port> Worker<P> {
 
     /// The port, for tests and benches that play the network.
     pub fn port(&mut self) -> &mut P {
-        &mut self.port
+        &mut self.lane.port
+    }
+
+    fn sleep(&mut self) {
+        let stats = &self.shared.stats[self.index];
+        self.lane.tally.add(Counter::Sleeps, 1);
+        stats.waiting.store(true, Ordering::Relaxed);
+        self.lane.port.wait(MAX_SLEEP);
+        stats.waiting.store(false, Ordering::Relaxed);
+    }
+}
+
+impl<P: Port> Lane<P> {
+    fn turn(&mut self, forwarding: &Forwarding, flows: &FlowTables, now: Seconds) -> usize {
+        let received = self.port.receive(&mut self.frames, self.batch);
+        if received > 0 {
+            self.parse_all();
+            self.forward_all(forwarding, flows, now);
+            self.tally.add(Counter::RxPackets, received as u64);
+            self.tally.add(Counter::Batches, 1);
+        }
+        self.port.flush();
+        self.count_port();
+        debug_assert!(self.port.census().is_conserved(), "{:?}", self.port.census());
+        received
     }
 
     fn count_port(&mut self) {
@@ -120,14 +138,6 @@ impl<P: Port> Worker<P> {
         self.tally.add(Counter::TxWakeups, now.tx_wakeups - before.tx_wakeups);
         self.tally.add(Counter::Realigned, now.realigned - before.realigned);
         self.port_before = now;
-    }
-
-    fn sleep(&mut self) {
-        let stats = &self.shared.stats[self.index];
-        self.tally.add(Counter::Sleeps, 1);
-        stats.waiting.store(true, Ordering::Relaxed);
-        self.port.wait(MAX_SLEEP);
-        stats.waiting.store(false, Ordering::Relaxed);
     }
 
     fn parse_all(&mut self) {

@@ -7,7 +7,7 @@
 //! +---------------+--------------+--------+-----------------+
 //! ```
 //! `version` grows each time the entry is claimed for another flow, so that a compare-and-swap which expects
-//! an old word can never hit a newer flow (no ABA). `seconds` is the time of the last packet modulo 2^20
+//! an old word does not hit a newer flow (no ABA short of 65,536 claims between two instructions). `seconds` is the time of the last packet modulo 2^20
 //! (12 days): timeouts are at most a day and the sweep passes far more often, so differences are exact.
 
 /// Identity of a backend in this process; see `table::BackendIds`.

@@ -40,8 +40,11 @@ fn the_states_of_a_tcp_flow() {
         (Established, RST, Reset),
         (Closing, ACK, Closing),
         (Closing, RST, Reset),
-        (Reset, ACK, Reset),
-        (Reset, FIN, Reset),
+        (Closing, SYN, Unconfirmed),
+        (Reset, RST, Reset),
+        (Reset, ACK, Established),
+        (Reset, FIN, Closing),
+        (Reset, SYN, Unconfirmed),
     ];
     for (state, flags, expected) in cases {
         assert_eq!(next_tcp_state(state, flags), expected, "{state:?} {flags:#04x}");
@@ -59,7 +62,7 @@ fn a_connection_from_syn_to_fin() {
         (ACK, FlowOutcome::Hit),
         (FIN | ACK, FlowOutcome::Hit),
         (ACK, FlowOutcome::Hit),
-        (SYN, FlowOutcome::Rehashed),
+        (SYN, FlowOutcome::Hit),
         (ACK, FlowOutcome::Confirmed),
     ];
     let mut backends = std::collections::HashSet::new();
@@ -146,6 +149,37 @@ fn a_flow_without_an_entry_goes_where_maglev_says_on_every_box() {
         let rst = decide(&client(port, RST), &other, &flows(), Seconds(77));
         assert_eq!((member(rst), rst.outcome), (member(syn), FlowOutcome::None));
     }
+}
+
+#[test]
+fn a_forged_reset_and_syn_move_nothing() {
+    let mut compiler = Compiler::default();
+    let flows = flows();
+    let both = compiler.compile(&snapshot(&[&[("10.0.0.1", 1, Dr), ("10.0.0.2", 1, Dr)]], SERVICES)).unwrap();
+    let shifted = [("10.0.0.1", 1000, Dr), ("10.0.0.2", 1, Dr)];
+    let shifted = compiler.compile(&snapshot(&[&shifted], SERVICES)).unwrap();
+    for port in 0..100 {
+        decide(&client(port, SYN), &both, &flows, Seconds(0));
+        let before = member(decide(&client(port, ACK), &both, &flows, Seconds(0)));
+        for (flags, now) in [(RST, 5), (SYN, 8), (ACK, 9), (RST, 9), (ACK, 18)] {
+            let decision = decide(&client(port, flags), &shifted, &flows, Seconds(now));
+            assert_eq!(member(decision), before, "{flags:#04x}");
+        }
+    }
+}
+
+#[test]
+fn a_tuple_used_again_leaves_a_backend_that_drains() {
+    let mut compiler = Compiler::default();
+    let flows = flows();
+    let first = compiler.compile(&snapshot(&[&[("10.0.0.1", 1, Dr)]], SERVICES)).unwrap();
+    for flags in [SYN, ACK, FIN | ACK] {
+        decide(&client(1, flags), &first, &flows, Seconds(0));
+    }
+    let drains =
+        compiler.compile(&snapshot(&[&[("10.0.0.1", 0, Dr), ("10.0.0.2", 1, Dr)]], SERVICES)).unwrap();
+    assert_eq!(decide(&client(1, ACK), &drains, &flows, Seconds(1)).outcome, FlowOutcome::Hit);
+    assert_eq!(decide(&client(1, SYN), &drains, &flows, Seconds(2)).outcome, FlowOutcome::Rehashed);
 }
 
 #[test]

@@ -26,8 +26,6 @@ use crate::limits::{FRAME_SIZE, MAX_BATCH};
 /// Frames of the UMEM for each entry of a ring: two fill the receive side (driver ring and receive ring),
 /// one the transmit ring, and one is slack for batches in the worker.
 const FRAMES_PER_RING_ENTRY: u32 = 4;
-/// Frames that one system call transmits in copy mode (`TX_BATCH_SIZE` of net/xdp/xsk.c).
-const KERNEL_TX_BATCH: usize = 32;
 
 /// How to open a worker's sockets.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +62,7 @@ struct Socket {
     fill: FillQueue,
     completion: CompQueue,
     staged: Vec<FrameDesc>,
+    mode: Mode,
     ring_size: usize,
     /// Frames that the receive side has: in the fill ring, the driver or the receive ring.
     receiving: usize,
@@ -91,8 +90,16 @@ impl XskPort {
         settings: &Settings,
     ) -> Result<(Self, Waker, Vec<SocketHandle>), OpenError> {
         let frames = queues.len() as u32 * settings.ring_size * FRAMES_PER_RING_ENTRY;
-        let (umem, free) = new_umem(frames, settings.ring_size)?;
-        let bound = socket::bind_all(&umem, queues, settings)?;
+        let Attempt { umem, free, bound } = match settings.zero_copy {
+            ZeroCopy::On => {
+                attempt(queues, settings, frames, Mode::ZeroCopy).map_err(OpenError::zero_copy_demanded)?
+            }
+            ZeroCopy::Off => attempt(queues, settings, frames, Mode::Copy)?,
+            ZeroCopy::Auto => match attempt(queues, settings, frames, Mode::ZeroCopy) {
+                Err(OpenError::Bind { .. }) => attempt(queues, settings, frames, Mode::Copy)?,
+                other => other?,
+            },
+        };
         let waker = Arc::new(
             rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).map_err(OpenError::waker)?,
         );
@@ -100,8 +107,18 @@ impl XskPort {
         let mut handles = Vec::with_capacity(queues.len());
         for Bound { handle, rx, tx, fill, completion } in bound {
             let staged = Vec::with_capacity(settings.ring_size as usize);
-            let ring_size = settings.ring_size as usize;
-            sockets.push(Socket { rx, tx, fill, completion, staged, ring_size, receiving: 0, sending: 0 });
+            let (mode, ring_size) = (handle.mode, settings.ring_size as usize);
+            sockets.push(Socket {
+                rx,
+                tx,
+                fill,
+                completion,
+                staged,
+                mode,
+                ring_size,
+                receiving: 0,
+                sending: 0,
+            });
             handles.push(handle);
         }
         let mut port = Self {
@@ -125,16 +142,14 @@ impl XskPort {
     fn refill(&mut self) {
         for socket in &mut self.sockets {
             let wanted = (2 * socket.ring_size).saturating_sub(socket.receiving).min(self.free.len());
-            if wanted == 0 {
-                continue;
-            }
             let from = self.free.len() - wanted;
             // SAFETY: the descriptors come from `free`, belong to this UMEM and leave `free` if accepted.
             let accepted = unsafe { socket.fill.produce(&self.free[from..]) };
             self.free.truncate(self.free.len() - accepted);
             socket.receiving += accepted;
-            if accepted > 0 && socket.fill.needs_wakeup() {
-                // Fails only if the socket is dead, which shows as a queue that moves nothing.
+            // Asked every time: a driver that found the ring empty may say so after the frames were put there.
+            if socket.fill.needs_wakeup() {
+                // Fails only on a socket whose NIC is gone, which the control thread notices.
                 let _ = socket.fill.wakeup(socket.rx.fd_mut(), 0);
             }
         }
@@ -153,13 +168,7 @@ impl XskPort {
                 socket.sending += accepted;
                 socket.staged.clear();
             }
-            let mut kicks = 1 + socket.sending / KERNEL_TX_BATCH;
-            while kicks > 0 && socket.unsent() > 0 && socket.tx.needs_wakeup() {
-                // Full device rings are tried again in the next round; other errors end the socket.
-                let _ = socket.tx.wakeup();
-                self.counters.tx_wakeups += 1;
-                kicks -= 1;
-            }
+            self.counters.tx_wakeups += socket.kick();
         }
     }
 
@@ -193,6 +202,24 @@ impl XskPort {
 }
 
 impl Socket {
+    /// Tells the kernel to transmit, if it wants to be told; returns how often. In copy mode one call takes 32
+    /// frames (`TX_BATCH_SIZE` of net/xdp/xsk.c), so it is called for as long as that gets on; a full device
+    /// is tried again in the next round.
+    fn kick(&mut self) -> u64 {
+        let mut kicks = 0;
+        let mut unsent = self.unsent();
+        while unsent > 0 && self.tx.needs_wakeup() {
+            let _ = self.tx.wakeup();
+            kicks += 1;
+            let left = self.unsent();
+            if left == unsent || self.mode == Mode::ZeroCopy {
+                break;
+            }
+            unsent = left;
+        }
+        kicks
+    }
+
     /// Descriptors in the transmit ring that the kernel has not taken yet.
     fn unsent(&mut self) -> usize {
         self.ring_size - self.tx.nb_free_exact() as usize
@@ -212,9 +239,9 @@ impl Port for XskPort {
                 self.drive_driver(&self.sockets[index]);
             }
             for desc in &self.scratch[..received] {
-                let chunk = desc.addr() as u32 / FRAME_SIZE;
-                self.held[chunk as usize] = *desc;
-                frames.push(Frame { chunk, start: 0, end: desc.lengths().data() as u16 });
+                let chunk = desc.addr() / FRAME_SIZE as usize;
+                self.held[chunk] = *desc;
+                frames.push(Frame { chunk: chunk as u32, start: 0, end: desc.lengths().data() as u16 });
             }
         }
         self.next_receive = (self.next_receive + 1) % self.sockets.len();
@@ -288,6 +315,22 @@ impl Port for XskPort {
     fn counters(&self) -> PortCounters {
         self.counters
     }
+}
+
+/// A UMEM with sockets, all in one mode: sockets of one UMEM share the mode of the first, and libxdp cannot
+/// bind a UMEM again that was bound once. So every mode is tried from the start, never by the kernel's own
+/// silent fallback.
+struct Attempt {
+    umem: Umem,
+    free: Vec<FrameDesc>,
+    bound: Vec<Bound>,
+}
+
+fn attempt(queues: &[QueueId], settings: &Settings, frames: u32, mode: Mode) -> Result<Attempt, OpenError> {
+    let (umem, free) = new_umem(frames, settings.ring_size)?;
+    let bind = |queue| socket::bind(&umem, queue, settings, mode);
+    let bound = queues.iter().map(bind).collect::<Result<_, _>>()?;
+    Ok(Attempt { umem, free, bound })
 }
 
 fn new_umem(frames: u32, ring_size: u32) -> Result<(Umem, Vec<FrameDesc>), OpenError> {

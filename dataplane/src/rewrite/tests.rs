@@ -89,13 +89,22 @@ fn check_tunnel(inner_v6: bool, outer_v6: bool, lead: usize, payload: &[u8], pad
 #[test]
 fn direct_routing_changes_the_ethernet_header_only() {
     for v6 in [false, true] {
-        let original = frame(v6, b"hello", 3);
+        let original = frame(v6, b"hello", 30);
         let parsed = packet::parse(&original).unwrap();
         let (mut buffer, at) = in_buffer(0, &original);
         let out = direct(&mut buffer, at, &parsed, &LINK).unwrap();
         assert_eq!(buffer[out.clone()][..12], [LINK.destination.0, LINK.source.0].concat());
-        assert_eq!(buffer[out][12..], original[12..]);
+        assert_eq!(buffer[out.clone()][12..], original[12..out.len()]);
+        assert_eq!(out.len(), original.len().min(if v6 { 67 } else { 60 }));
     }
+}
+
+#[test]
+fn a_trailer_does_not_go_out_by_direct_routing() {
+    let original = frame(false, &[7; 1000], 400);
+    let parsed = packet::parse(&original).unwrap();
+    let (mut buffer, at) = in_buffer(0, &original);
+    assert_eq!(direct(&mut buffer, at, &parsed, &LINK).unwrap().len(), original.len() - 400);
 }
 
 #[test]

@@ -81,17 +81,14 @@ impl Compiler {
         check_maglev_size(snapshot.maglev_size)?;
         let (services, vips) = services(snapshot)?;
         let hasher = SlotHasher::new(&snapshot.fleet_key);
-        let known = if self.fleet_key == Some(snapshot.fleet_key) {
-            std::mem::take(&mut self.maglevs)
-        } else {
-            HashMap::default()
-        };
+        let same_key = self.fleet_key == Some(snapshot.fleet_key);
         let mut maglevs = HashMap::default();
         let mut pools = Vec::with_capacity(snapshot.pools.len());
         for pool in &snapshot.pools {
             let members = self.members(pool)?;
             let key = (snapshot.maglev_size, weights(pool));
-            let build = || known.get(&key).cloned().unwrap_or_else(|| Arc::new(build(&hasher, &key)));
+            let known = self.maglevs.get(&key).filter(|_| same_key).cloned();
+            let build = || known.unwrap_or_else(|| Arc::new(build(&hasher, &key)));
             let maglev = maglevs.entry(key.clone()).or_insert_with(build).clone();
             pools.push(Pool { maglev, member_of: member_of(&members), members });
         }
@@ -118,7 +115,8 @@ impl Compiler {
         let mut members = BTreeMap::new();
         for backend in &pool.backends {
             let id = self.id(backend.address)?;
-            let member = Member { backend: id, address: backend.address, mode: backend.mode };
+            let (address, mode, takes_new) = (backend.address, backend.mode, backend.weight > 0);
+            let member = Member { backend: id, address, mode, takes_new };
             if members.insert(backend.address, member).is_some() {
                 return Err(TableError::DuplicateBackend {
                     pool: pool.name.clone(),

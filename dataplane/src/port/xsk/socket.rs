@@ -119,41 +119,39 @@ impl OpenError {
         Self::Umem { frames, source: os_error(error) }
     }
 
+    /// The refusal of a mode that the driver lacks, told as that.
+    pub(super) fn zero_copy_demanded(self) -> Self {
+        match self {
+            Self::Bind { nic, source, .. } if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                Self::NoZeroCopy { nic, source }
+            }
+            other => other,
+        }
+    }
+
     /// A queue that was just closed is free again a moment later.
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Busy { .. })
     }
 }
 
-/// Binds all queues of a worker. Sockets of one UMEM share the mode of the first, so zero-copy is tried for
-/// all of them, then copy for all of them; never the kernel's own silent fallback.
-pub(super) fn bind_all(
+/// Binds one queue in this mode or not at all.
+pub(super) fn bind(
     umem: &Umem,
-    queues: &[QueueId],
+    queue: &QueueId,
     settings: &Settings,
-) -> Result<Vec<Bound>, OpenError> {
-    let bind =
-        |flags| queues.iter().map(|queue| bind(umem, queue, settings, flags)).collect::<Result<Vec<_>, _>>();
-    match settings.zero_copy {
-        ZeroCopy::Off => bind(BindFlags::XDP_COPY),
-        ZeroCopy::On => bind(BindFlags::XDP_ZEROCOPY).map_err(|error| match error {
-            OpenError::Bind { nic, source, .. } => OpenError::NoZeroCopy { nic, source },
-            other => other,
-        }),
-        ZeroCopy::Auto => match bind(BindFlags::XDP_ZEROCOPY) {
-            Err(OpenError::Bind { .. }) => bind(BindFlags::XDP_COPY),
-            other => other,
-        },
-    }
-}
-
-fn bind(umem: &Umem, queue: &QueueId, settings: &Settings, mode: BindFlags) -> Result<Bound, OpenError> {
+    mode: Mode,
+) -> Result<Bound, OpenError> {
     let size = QueueSize::new(settings.ring_size).map_err(|_| OpenError::RingSize(settings.ring_size))?;
+    let flag = match mode {
+        Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
+        Mode::Copy => BindFlags::XDP_COPY,
+    };
     let config = SocketConfig::builder()
         .rx_queue_size(size)
         .tx_queue_size(size)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(mode | BindFlags::XDP_USE_NEED_WAKEUP)
+        .bind_flags(flag | BindFlags::XDP_USE_NEED_WAKEUP)
         .build();
     let refused = |source: io::Error| bind_error(queue, source);
     let interface: Interface = queue.name.parse().map_err(|_| refused(io::ErrorKind::InvalidInput.into()))?;
