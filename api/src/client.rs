@@ -27,7 +27,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nothing listens on the socket.
-    #[error("{daemon} is not running ({}); start it with `systemctl start {daemon}`", socket.display())]
+    #[error("{daemon} is not running ({}); start it as root: `{}`", socket.display(), start_command(daemon))]
     NotRunning {
         /// Program name.
         daemon: &'static str,
@@ -51,7 +51,7 @@ pub enum ClientError {
         message: String,
     },
     /// The daemon did not answer in time.
-    #[error("{daemon} did not answer within {timeout:?}; see `systemctl status {daemon}`")]
+    #[error("{daemon} did not answer within {timeout:?}; its log may say why; end and start it if it hangs")]
     Timeout {
         /// Program name.
         daemon: &'static str,
@@ -59,7 +59,7 @@ pub enum ClientError {
         timeout: Duration,
     },
     /// The connection broke.
-    #[error("the connection to {daemon} broke: {source}")]
+    #[error("the connection to {daemon} broke: {source}; if it ended, its log says why: start it again")]
     Broken {
         /// Program name.
         daemon: &'static str,
@@ -78,19 +78,22 @@ pub enum ClientError {
     },
 }
 
+fn start_command(daemon: &str) -> &str {
+    if daemon == DATAPLANE { "shunt-dataplane run" } else { daemon }
+}
+
+const DATAPLANE: &str = "shunt-dataplane";
+const CONTROLPLANE: &str = "shunt-controlplane";
+
 impl Client {
     /// A client of `shunt-dataplane` on this socket.
     pub fn dataplane(socket: impl AsRef<Path>) -> Self {
-        Self {
-            socket: socket.as_ref().to_owned(),
-            daemon: "shunt-dataplane",
-            timeout: Duration::from_secs(10),
-        }
+        Self { socket: socket.as_ref().to_owned(), daemon: DATAPLANE, timeout: Duration::from_secs(10) }
     }
 
     /// A client of `shunt-controlplane` on this socket.
     pub fn controlplane(socket: impl AsRef<Path>) -> Self {
-        Self { daemon: "shunt-controlplane", ..Self::dataplane(socket) }
+        Self { daemon: CONTROLPLANE, ..Self::dataplane(socket) }
     }
 
     /// The same client with another limit on a whole request.

@@ -50,6 +50,11 @@ pub const MAGLEV_SIZE: RangeInclusive<u32> = 251..=655_373;
 /// Weight of a backend: two backends may differ by this factor.
 pub const WEIGHT: RangeInclusive<u32> = 0..=1_000;
 
+/// Whether a Maglev table can have so many slots.
+pub fn is_maglev_size(size: u32) -> bool {
+    MAGLEV_SIZE.contains(&size) && value::is_prime(size)
+}
+
 /// A valid configuration. Only [`Config::parse`] and [`Config::load`] make one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -29,7 +29,7 @@ impl Drop for SocketFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Someone already does.
-    #[error("another {daemon} listens on {}; stop it (`systemctl stop {daemon}`) or choose another --socket", path.display())]
+    #[error("another {daemon} listens on {}; stop that one or choose another --socket", path.display())]
     InUse {
         /// Program name.
         daemon: &'static str,

@@ -226,7 +226,9 @@ impl State {
             _ if self.in_agreement() => self.exchange = Exchange::Idle,
             exchange => {
                 if same_instance && matches!(exchange, Exchange::Idle) {
-                    effects.warn("the dataplane serves what another program sent; sending ours again".into());
+                    let serves =
+                        served.map_or("nothing".to_owned(), |generation| format!("generation {generation}"));
+                    effects.warn(format!("the dataplane serves {serves}; sending ours again"));
                 }
                 self.number_above(served);
                 self.publish(effects);

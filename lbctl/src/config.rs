@@ -99,7 +99,10 @@ fn reloaded_text(reloaded: &Reloaded) -> String {
     };
     let mut text = format!("generation {}: {changed}, {acknowledged}\n", reloaded.generation);
     for setting in &reloaded.restart_needed {
-        let _ = writeln!(text, "restart needed: {setting}; run `systemctl restart shunt-dataplane`");
+        let _ = writeln!(
+            text,
+            "restart needed: {setting}; restart shunt-dataplane when a short interruption is harmless"
+        );
     }
     text
 }

@@ -85,7 +85,9 @@ fn control_problems(control: &ControlStatus, problems: &mut Vec<String>) {
 fn dataplane_problems(dataplane: &DataplaneStatus, problems: &mut Vec<String>) {
     problems.extend(dataplane.problems.iter().cloned());
     for setting in &dataplane.restart_needed {
-        problems.push(format!("restart needed: {setting}; run `systemctl restart shunt-dataplane`"));
+        problems.push(format!(
+            "restart needed: {setting}; restart shunt-dataplane when a short interruption is harmless"
+        ));
     }
 }
 

@@ -161,7 +161,7 @@ fn what_is_wrong_is_listed_with_its_remedy() {
     let control = ControlStatus {
         config_problem: Some(sample::config_problem()),
         acknowledged: Some(6),
-        dataplane_problem: Some("the dataplane refused the snapshot: NIC eth9 does not exist".to_owned()),
+        dataplane_problem: Some("the dataplane refused the snapshot: there is no NIC `eth9`; `nic-config show` lists those there are".to_owned()),
         dataplane: Some(dataplane.clone()),
         ..sample::control()
     };

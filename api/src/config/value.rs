@@ -205,7 +205,8 @@ pub fn prime(value: &Value<'_>, range: RangeInclusive<u32>) -> Result<u32, Confi
     Err(value.problem(format!("{number} is not a prime; the next one is {above}")))
 }
 
-fn is_prime(number: u32) -> bool {
+/// Whether a number has no divisor but 1 and itself.
+pub fn is_prime(number: u32) -> bool {
     number >= 2
         && (2..)
             .take_while(|divisor| divisor * divisor <= number)

@@ -230,7 +230,7 @@ async fn a_restarted_dataplane_is_configured_within_a_second() {
 
     drop(dataplane);
     let gone = host.status_where("disconnected", |status| status.dataplane.is_none()).await;
-    assert!(gone.dataplane_problem.unwrap().contains("systemctl start shunt-dataplane"));
+    assert!(gone.dataplane_problem.unwrap().contains("shunt-dataplane run"));
     assert_eq!(gone.acknowledged, None);
     // As long as it takes for the tries to be at their rarest.
     tokio::time::sleep(Duration::from_millis(1500)).await;

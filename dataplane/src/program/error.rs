@@ -17,7 +17,7 @@ pub enum ProgramError {
     },
     /// Another process holds the directory.
     #[error(
-        "{} is in use by a running shunt-dataplane: stop that one first (systemctl stop shunt-dataplane)",
+        "{} is in use by a running shunt-dataplane: stop that one first",
         directory.display()
     )]
     InUse {

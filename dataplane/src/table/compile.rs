@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ahash::{HashMap, HashSet};
+use shunt_api::config::is_maglev_size;
 use shunt_api::snapshot::{self, FleetKey, ServicePort, Snapshot};
 
 use super::{Member, NOT_A_MEMBER, Pool, Table, idle_limits};
@@ -18,7 +19,9 @@ use crate::maglev::{Candidate, Maglev};
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TableError {
     /// A service points beyond the pools.
-    #[error("service `{service}` names pool number {pool}, but there are only {pools}")]
+    #[error(
+        "service `{service}` names pool number {pool}, but there are only {pools}; are both daemons of one version?"
+    )]
     NoSuchPool {
         /// Name of the service.
         service: String,
@@ -42,7 +45,9 @@ pub enum TableError {
         second: String,
     },
     /// One address twice in a pool.
-    #[error("pool `{pool}` has backend address {address} twice; a backend's address is its identity")]
+    #[error(
+        "pool `{pool}` has backend address {address} twice; an address is a backend's identity: remove one"
+    )]
     DuplicateBackend {
         /// Name of the pool.
         pool: String,
@@ -50,7 +55,10 @@ pub enum TableError {
         address: IpAddr,
     },
     /// More backends than Maglev slots can tell apart.
-    #[error("pool `{pool}` has {count} backends; at most {} are possible", limits::MAX_POOL_BACKENDS)]
+    #[error(
+        "pool `{pool}` has {count} backends; split it, at most {} are possible",
+        limits::MAX_POOL_BACKENDS
+    )]
     TooManyBackends {
         /// Name of the pool.
         pool: String,
@@ -58,7 +66,7 @@ pub enum TableError {
         count: usize,
     },
     /// The table size is no prime in range.
-    #[error("maglev_size {0} is not a prime in 251…655373")]
+    #[error("maglev_size {0} is not a prime in 251…655373; 65537 is the usual one")]
     MaglevSize(u32),
     /// More backend addresses than flow entries can name.
     #[error("more than {} backend addresses have been in use; restart shunt-dataplane", BackendId::LIMIT)]
@@ -78,7 +86,9 @@ pub struct Compiler {
 impl Compiler {
     /// Compiles a snapshot. On an error nothing has changed but identities that are not used.
     pub fn compile(&mut self, snapshot: &Snapshot) -> Result<Table, TableError> {
-        check_maglev_size(snapshot.maglev_size)?;
+        if !is_maglev_size(snapshot.maglev_size) {
+            return Err(TableError::MaglevSize(snapshot.maglev_size));
+        }
         let (services, vips) = services(snapshot)?;
         let hasher = SlotHasher::new(&snapshot.fleet_key);
         let same_key = self.fleet_key == Some(snapshot.fleet_key);
@@ -146,11 +156,6 @@ impl Compiler {
         }
         addresses.into()
     }
-}
-
-fn check_maglev_size(size: u32) -> Result<(), TableError> {
-    let is_prime = (2..).take_while(|d| d * d <= size).all(|d| !size.is_multiple_of(d));
-    if (251..=655_373).contains(&size) && is_prime { Ok(()) } else { Err(TableError::MaglevSize(size)) }
 }
 
 type Services = (HashMap<(IpAddr, ServicePort), u32>, HashSet<IpAddr>);

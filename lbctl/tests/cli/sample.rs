@@ -86,7 +86,7 @@ pub fn config_problem() -> ConfigProblem {
 
 /// A reload that the dataplane has not taken yet.
 pub fn unacknowledged() -> Reloaded {
-    let restart_needed = vec!["the settings of [dataplane] changed".to_owned()];
+    let restart_needed = vec!["dataplane.ring_size is 2048 and becomes 4096".to_owned()];
     Reloaded { generation: 8, changed: true, acknowledged: Some(7), restart_needed }
 }
 
@@ -99,7 +99,7 @@ pub fn dataplane() -> DataplaneStatus {
         generation: Some(7),
         queues: vec![format!("eth1:{index}"), format!("eth2:{index}")],
     };
-    let table = |used| FlowTableStatus { capacity: 1_048_576, used, size_bytes: 67_108_864 };
+    let table = |capacity, used, size_bytes| FlowTableStatus { capacity, used, size_bytes };
     DataplaneStatus {
         version: "0.1.0".to_owned(),
         instance: 4_711,
@@ -110,7 +110,10 @@ pub fn dataplane() -> DataplaneStatus {
         restart_needed: Vec::new(),
         nics: nics(),
         workers: vec![worker(0, WorkerState::Running), worker(1, WorkerState::Waiting)],
-        flows: FlowTablesStatus { v4: table(41_231), v6: table(17) },
+        flows: FlowTablesStatus {
+            v4: table(1_600_000, 41_231, 51_200_000),
+            v6: table(400_000, 17, 25_600_000),
+        },
         next_hops: next_hops(),
     }
 }
@@ -119,7 +122,8 @@ pub fn dataplane() -> DataplaneStatus {
 pub fn dataplane_with_link_down() -> DataplaneStatus {
     let mut status = dataplane();
     status.nics[1].up = false;
-    status.problems = vec!["eth2 is gone or has no carrier; check the cable and `ip link`".to_owned()];
+    status.problems =
+        vec!["eth2 has no carrier or is down; check the cable and `ip link set eth2 up`".to_owned()];
     status
 }
 
@@ -127,11 +131,12 @@ pub fn dataplane_with_link_down() -> DataplaneStatus {
 pub fn dataplane_in_trouble() -> DataplaneStatus {
     let mut status = dataplane();
     status.problems = vec![
-        "worker 1 hangs; its queues [\"eth1:1\", \"eth2:1\"] are not served".to_owned(),
-        "backend dns1 (10.0.2.21) of pool dns: The MAC address on the way to the backend is not known (yet)."
+        "worker 1 does not go round; [\"eth1:1\", \"eth2:1\"] are not served until it does or the dataplane restarts"
+            .to_owned(),
+        "backend dns1 (10.0.2.21) of pool dns: its MAC address, or its router's, is not known; is it up? see `ip neigh`"
             .to_owned(),
     ];
-    status.restart_needed = vec!["the settings of [dataplane] changed".to_owned()];
+    status.restart_needed = vec!["dataplane.ring_size is 2048 and becomes 4096".to_owned()];
     status.next_hops[2].resolved = None;
     status.next_hops[2].unresolved = Some(DropReason::NeighborUnresolved.name().to_owned());
     status.workers[1].state = WorkerState::Stalled;
