@@ -1,10 +1,12 @@
-//! The steering program and its loader on the running kernel, as root.
+//! The steering program, its loader and the AF_XDP port on the running kernel, as root.
 //!
-//! `verdict` runs the compiled program over single frames, without a NIC. `lifecycle` attaches it to NICs, each
-//! test in network and mount namespaces of its own (`sandbox`).
+//! `verdict` runs the compiled program over single frames, without a NIC. `lifecycle` attaches it to NICs, `port`
+//! moves frames through it, each test in network and mount namespaces of its own (`sandbox`).
 
 #[path = "program/lifecycle.rs"]
 mod lifecycle;
+#[path = "program/port.rs"]
+mod port;
 #[path = "program/sandbox.rs"]
 mod sandbox;
 #[path = "program/verdict.rs"]
