@@ -1,11 +1,12 @@
 //! What Shunt's programs say to each other: the configuration a person writes ([`config`]), the snapshot
 //! the dataplane obeys ([`snapshot`]), what the daemons report ([`status`], [`counters`]) and the client
-//! for their Unix sockets ([`client`]). This crate never does packet work and never opens a NIC.
+//! for their Unix sockets ([`client`]). What the daemons do alike is behind the feature `daemon`. This crate never does packet work and never opens a NIC.
 
 pub mod client;
 pub mod config;
 pub mod counters;
-pub mod listen;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 pub mod mac;
 pub mod snapshot;
 pub mod status;

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::IncomingStream;
 use axum::{Json, Router};
+use shunt_api::daemon::{self, Peer};
 use shunt_api::status::{BackendView, ControlStatus, Reloaded, ServiceView};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
@@ -42,9 +41,9 @@ pub async fn serve(listener: UnixListener, context: Context) -> std::io::Result<
         .route("/v1/services", get(services))
         .route("/v1/backends", get(backends))
         .route("/v1/reload", post(reload))
-        .fallback(unknown_path)
         .with_state(context);
-    axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
+    daemon::serve(listener, router, "GET /v1/status, GET /v1/services, GET /v1/backends or POST /v1/reload")
+        .await
 }
 
 async fn status(State(context): State<Context>) -> Json<ControlStatus> {
@@ -85,31 +84,5 @@ async fn outcome(control: &Control, reload: Reload) -> Reloaded {
         changed: reload.changed,
         acknowledged: ack.as_ref().map(|ack| ack.generation),
         restart_needed: ack.map(|ack| ack.restart_needed).unwrap_or_default(),
-    }
-}
-
-async fn unknown_path(request: Request) -> Response {
-    let reason = format!(
-        "there is no {} {}; try GET /v1/status, GET /v1/services, GET /v1/backends or POST /v1/reload\n",
-        request.method(),
-        request.uri().path()
-    );
-    (StatusCode::NOT_FOUND, reason).into_response()
-}
-
-/// Who is at the other end, as the kernel says.
-#[derive(Clone, Copy, Debug)]
-struct Peer {
-    uid: Option<u32>,
-    pid: Option<i32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred().ok();
-        Self {
-            uid: credentials.map(|credentials| credentials.uid()),
-            pid: credentials.and_then(|credentials| credentials.pid()),
-        }
     }
 }

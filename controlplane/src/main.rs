@@ -10,20 +10,17 @@ mod source;
 mod state;
 mod view;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser;
-use sd_notify::NotifyState;
 use shunt_api::client::Client;
-use shunt_api::listen::listen;
+use shunt_api::daemon;
 use shunt_api::{CONFIG_FILE, CONTROLPLANE_SOCKET, DATAPLANE_SOCKET};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
 
 use control::Control;
 use source::file::{self, ConfigFile};
@@ -55,14 +52,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_new(&arguments.log_level)
-        .with_context(|| format!("--log-level {}; write one such as info", arguments.log_level))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    daemon::start_log(&arguments.log_level)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(run(arguments));
     // A file system that hangs under a reader must not hold up the exit.
@@ -72,8 +62,8 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let hangup = signal(SignalKind::hangup())?;
-    let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (listener, socket_file) = listen(&arguments.socket, "shunt-controlplane").await?;
+    let stop = daemon::stop_signal()?;
+    let (listener, socket_file) = daemon::listen(&arguments.socket, "shunt-controlplane").await?;
 
     let control = Arc::new(Control::new());
     let own_key = arguments.state_dir.join("fleet.key");
@@ -89,30 +79,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         started: Instant::now(),
     };
     tracing::info!("listening on {}", arguments.socket.display());
-    notify(NotifyState::Ready);
+    daemon::notify_ready();
     tokio::select! {
         served = http::serve(listener, context) => served.context("the socket broke")?,
         () = file::follow(config_file, &control, hangup, requests) => {}
         () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control) => {}
-        name = stop_signal(terminate, interrupt) => {
+        name = stop => {
             tracing::info!("{name}: stopping; the dataplane forwards on");
         }
     }
-    notify(NotifyState::Stopping);
+    daemon::notify_stopping();
     drop(socket_file);
     Ok(())
-}
-
-async fn stop_signal(mut terminate: Signal, mut interrupt: Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    }
-}
-
-/// Tells systemd, if it started us.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!("systemd cannot be told: {error}");
-    }
 }

@@ -2,13 +2,12 @@
 //! mode decides who may use it; who sends a snapshot is logged.
 
 use axum::body::Bytes;
-use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
-use axum::serve::IncomingStream;
 use axum::{Json, Router};
+use shunt_api::daemon::{self, Peer};
 use shunt_api::snapshot::{Rejected, Snapshot};
 use shunt_api::status::{FlowFilter, Flows};
 use tokio::net::UnixListener;
@@ -27,10 +26,9 @@ pub async fn serve(listener: UnixListener, commands: Commands) -> std::io::Resul
         .route("/v1/stats", get(stats))
         .route("/v1/flows", get(list_flows))
         .route("/v1/snapshot", put(apply))
-        .fallback(unknown_path)
         .layer(DefaultBodyLimit::max(MAX_SNAPSHOT_BYTES))
         .with_state(commands);
-    axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
+    daemon::serve(listener, router, "GET /v1/status, GET /v1/stats, GET /v1/flows or PUT /v1/snapshot").await
 }
 
 async fn status(State(commands): State<Commands>) -> Response {
@@ -72,15 +70,6 @@ async fn apply(
     }
 }
 
-async fn unknown_path(request: Request) -> Response {
-    let reason = format!(
-        "there is no {} {}; try GET /v1/status, GET /v1/stats, GET /v1/flows or PUT /v1/snapshot\n",
-        request.method(),
-        request.uri().path()
-    );
-    (StatusCode::NOT_FOUND, reason).into_response()
-}
-
 /// Asks the control task; `None` once it has ended.
 async fn ask<T>(commands: &Commands, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
     let (answer, answered) = oneshot::channel();
@@ -93,22 +82,5 @@ fn answer<T: serde::Serialize>(value: Option<T>) -> Response {
         Some(value) => Json(value).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "the dataplane is stopping; try again once it runs\n")
             .into_response(),
-    }
-}
-
-/// Who is at the other end, as the kernel says.
-#[derive(Clone, Copy, Debug)]
-struct Peer {
-    uid: Option<u32>,
-    pid: Option<i32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred().ok();
-        Self {
-            uid: credentials.map(|credentials| credentials.uid()),
-            pid: credentials.and_then(|credentials| credentials.pid()),
-        }
     }
 }

@@ -1,21 +1,16 @@
 //! `shunt-dataplane`: moves packets. Takes a snapshot from the control plane, attaches to the NICs it names
 //! and forwards by it, for ever, whether the control plane lives or not.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use sd_notify::NotifyState;
 use shunt_api::DATAPLANE_SOCKET;
-use shunt_api::listen::listen;
+use shunt_api::daemon;
 use shunt_dataplane::clock::Clock;
 use shunt_dataplane::control::Control;
 use shunt_dataplane::http;
 use shunt_dataplane::program::{Steering, detach_leftovers};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
 
 /// Requests waiting for the control task: more askers than this wait their turn at the socket.
 const COMMAND_QUEUE: usize = 64;
@@ -63,14 +58,7 @@ struct BpfDir {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_new(&arguments.log_level)
-        .with_context(|| format!("--log-level {}; write one such as info", arguments.log_level))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    daemon::start_log(&arguments.log_level)?;
     match arguments.command {
         Command::Run { socket, bpf } => run(&socket, &bpf.path),
         Command::Detach { bpf } => detach(&bpf.path),
@@ -90,32 +78,20 @@ fn run(socket: &Path, bpf_dir: &Path) -> anyhow::Result<()> {
     let clock = Clock::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let (listener, socket_file) = listen(socket, "shunt-dataplane").await?;
+        let signal = daemon::stop_signal()?;
+        let (listener, socket_file) = daemon::listen(socket, "shunt-dataplane").await?;
         let control = Control::new(Steering::open(bpf_dir)?, clock);
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
         let server = tokio::spawn(http::serve(listener, commands));
         tracing::info!("listening on {}", socket.display());
-        notify(NotifyState::Ready);
+        daemon::notify_ready();
         let stop = async {
-            let signal = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            tracing::info!("{signal}: detaching from the NICs");
-            notify(NotifyState::Stopping);
+            tracing::info!("{}: detaching from the NICs", signal.await);
+            daemon::notify_stopping();
         };
         control.run(queue, stop).await?;
         server.abort();
         drop(socket_file);
         Ok(())
     })
-}
-
-/// Tells systemd, if it started us.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!("systemd cannot be told: {error}");
-    }
 }

@@ -43,40 +43,32 @@ pub fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
 
 fn parse_ipv4(ip: &[u8], ip_offset: usize) -> Result<Packet, DropReason> {
     let header = ipv4::parse(ip)?;
-    let payload = &ip[header.header_length..header.total_length];
-    let transport = transport::parse(header.protocol, payload)?;
-    Ok(Packet {
-        flow: FlowKey::V4(FlowKey4 {
-            client: header.source,
-            vip: header.destination,
-            client_port: transport.source_port,
-            port: transport.destination_port,
-            protocol: transport.protocol,
-        }),
-        ip_offset: ip_offset as u16,
-        ip_length: header.total_length as u16,
-        traffic_class: header.traffic_class,
-        tcp_flags: transport.tcp_flags,
-    })
+    let transport = transport::parse(header.protocol, &ip[header.header_length..header.total_length])?;
+    let flow = FlowKey4 {
+        client: header.source,
+        vip: header.destination,
+        client_port: transport.source_port,
+        port: transport.destination_port,
+        protocol: transport.protocol,
+    };
+    let (ip_offset, ip_length) = (ip_offset as u16, header.total_length as u16);
+    let (traffic_class, tcp_flags) = (header.traffic_class, transport.tcp_flags);
+    Ok(Packet { flow: FlowKey::V4(flow), ip_offset, ip_length, traffic_class, tcp_flags })
 }
 
 fn parse_ipv6(ip: &[u8], ip_offset: usize) -> Result<Packet, DropReason> {
     let header = ipv6::parse(ip)?;
-    let payload = &ip[header.header_length..header.total_length];
-    let transport = transport::parse(header.protocol, payload)?;
-    Ok(Packet {
-        flow: FlowKey::V6(FlowKey6 {
-            client: header.source,
-            vip: header.destination,
-            client_port: transport.source_port,
-            port: transport.destination_port,
-            protocol: transport.protocol,
-        }),
-        ip_offset: ip_offset as u16,
-        ip_length: header.total_length as u16,
-        traffic_class: header.traffic_class,
-        tcp_flags: transport.tcp_flags,
-    })
+    let transport = transport::parse(header.protocol, &ip[header.header_length..header.total_length])?;
+    let flow = FlowKey6 {
+        client: header.source,
+        vip: header.destination,
+        client_port: transport.source_port,
+        port: transport.destination_port,
+        protocol: transport.protocol,
+    };
+    let (ip_offset, ip_length) = (ip_offset as u16, header.total_length as u16);
+    let (traffic_class, tcp_flags) = (header.traffic_class, transport.tcp_flags);
+    Ok(Packet { flow: FlowKey::V6(flow), ip_offset, ip_length, traffic_class, tcp_flags })
 }
 
 #[cfg(test)]
