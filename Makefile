@@ -38,7 +38,7 @@ clean: ## remove what was built and what an interrupted run left behind
 bootstrap:
 	@deploy/bootstrap.sh
 
-build: ## the programs, into target/release
+build: bootstrap ## the programs, into target/release
 	@cargo build --release --locked --workspace --bins
 
 # `cargo test` runs one test program after the other, and the end-to-end scenarios run in order: what they

@@ -4,6 +4,7 @@
 mod listen;
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 
 use axum::Router;
 use axum::extract::Request;
@@ -35,6 +36,17 @@ pub fn start_log(filter: &str) -> Result<(), InvalidFilter> {
         .with_target(false)
         .init();
     Ok(())
+}
+
+/// The exit code of a program, and why it failed in one line on standard error.
+pub fn end<E: std::fmt::Display>(program: &str, result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{program}: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Tells systemd that requests are answered, if it started this process.

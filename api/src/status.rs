@@ -258,7 +258,7 @@ pub struct ControlStatus {
 
 /// Why a configuration file was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{file}:{line}:{column}: {field}: {reason}")]
+#[error("{file}{}: {}{reason}", position(*line, *column), key(field))]
 pub struct ConfigProblem {
     /// Path as given.
     pub file: String,
@@ -270,6 +270,14 @@ pub struct ConfigProblem {
     pub field: String,
     /// What is wrong and what to write instead.
     pub reason: String,
+}
+
+fn position(line: usize, column: usize) -> String {
+    if line == 0 { String::new() } else { format!(":{line}:{column}") }
+}
+
+fn key(field: &str) -> String {
+    if field == "-" { String::new() } else { format!("{field}: ") }
 }
 
 /// One service on one VIP and port.

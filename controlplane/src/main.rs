@@ -11,10 +11,10 @@ mod state;
 mod view;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use clap::Parser;
 use shunt_api::client::Client;
 use shunt_api::daemon;
@@ -37,10 +37,10 @@ struct Arguments {
     #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
     config: PathBuf,
     /// Unix socket to answer lbctl on (mode 0660)
-    #[arg(long, value_name = "PATH", default_value = CONTROLPLANE_SOCKET)]
+    #[arg(long, value_name = "PATH", env = "SHUNT_CONTROLPLANE_SOCKET", default_value = CONTROLPLANE_SOCKET)]
     socket: PathBuf,
     /// Unix socket of the dataplane
-    #[arg(long, value_name = "PATH", default_value = DATAPLANE_SOCKET)]
+    #[arg(long, value_name = "PATH", env = "SHUNT_DATAPLANE_SOCKET", default_value = DATAPLANE_SOCKET)]
     dataplane_socket: PathBuf,
     /// Directory for what must outlive a restart: the fleet key, unless the configuration names one
     #[arg(long, value_name = "DIR", default_value = "/var/lib/shunt")]
@@ -50,8 +50,11 @@ struct Arguments {
     log_level: String,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    daemon::end("shunt-controlplane", start(Arguments::parse()))
+}
+
+fn start(arguments: Arguments) -> anyhow::Result<()> {
     daemon::start_log(&arguments.log_level)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(run(arguments));
@@ -81,7 +84,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tracing::info!("listening on {}", arguments.socket.display());
     daemon::notify_ready();
     tokio::select! {
-        served = http::serve(listener, context) => served.context("the socket broke")?,
+        served = http::serve(listener, context) => served.map_err(|error| anyhow::anyhow!("the socket broke: {error}; start it again"))?,
         () = file::follow(config_file, &control, hangup, requests) => {}
         () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control) => {}
         name = stop => {

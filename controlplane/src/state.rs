@@ -72,7 +72,12 @@ pub struct State {
     exchange: Exchange,
     /// Generation and reason of the refusal last logged.
     refusal_told: Option<(u64, String)>,
+    /// When the dataplane was last seen to serve what somebody else sent.
+    overwritten_at: Option<Instant>,
 }
+
+/// How long after that another control plane is suspected: two that fight overwrite each other every second.
+const SUSPICION: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 enum Dataplane {
@@ -161,6 +166,10 @@ impl State {
         }
         let generation = self.generation();
         match &self.exchange {
+            Exchange::Idle | Exchange::Sent if self.overwritten_at.is_some() => Some(
+                "something else sends snapshots to the same dataplane; is a second shunt-controlplane running? end one"
+                    .to_owned(),
+            ),
             Exchange::Idle => None,
             Exchange::Sent => Some(format!("generation {generation} is sent but not acknowledged yet")),
             Exchange::Rejected { reason, .. } => {
@@ -217,6 +226,7 @@ impl State {
             effects.info(connected(&status, before.is_some()));
         }
         self.dataplane = Dataplane::Connected(status);
+        self.overwritten_at = self.overwritten_at.filter(|at| now.duration_since(*at) < SUSPICION);
         if self.wanted.is_none() {
             return;
         }
@@ -229,6 +239,9 @@ impl State {
                     let serves =
                         served.map_or("nothing".to_owned(), |generation| format!("generation {generation}"));
                     effects.warn(format!("the dataplane serves {serves}; sending ours again"));
+                    if served.is_some() {
+                        self.overwritten_at = Some(now);
+                    }
                 }
                 self.number_above(served);
                 self.publish(effects);

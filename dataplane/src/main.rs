@@ -2,6 +2,7 @@
 //! and forwards by it, for ever, whether the control plane lives or not.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use shunt_api::DATAPLANE_SOCKET;
@@ -34,7 +35,7 @@ enum Command {
     /// Forward packets until SIGTERM or SIGINT, then detach from the NICs
     Run {
         /// Unix socket to take snapshots and answer lbctl on (mode 0660)
-        #[arg(long, value_name = "PATH", default_value = DATAPLANE_SOCKET)]
+        #[arg(long, value_name = "PATH", env = "SHUNT_DATAPLANE_SOCKET", default_value = DATAPLANE_SOCKET)]
         socket: PathBuf,
         #[command(flatten)]
         bpf: BpfDir,
@@ -56,8 +57,11 @@ struct BpfDir {
     path: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    daemon::end("shunt-dataplane", start(Arguments::parse()))
+}
+
+fn start(arguments: Arguments) -> anyhow::Result<()> {
     daemon::start_log(&arguments.log_level)?;
     match arguments.command {
         Command::Run { socket, bpf } => run(&socket, &bpf.path),

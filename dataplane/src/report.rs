@@ -1,18 +1,18 @@
 //! Answers to "how are you?": status, counters and the list of flows, from what the control thread holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use shunt_api::counters::DropReason;
-use shunt_api::snapshot::{Mode, Nic, Snapshot, XdpMode};
+use shunt_api::snapshot::{Mode, Nic, Service, Snapshot, XdpMode};
 use shunt_api::status::{
     DataplaneStatus, FlowTableStatus, FlowTablesStatus, NextHopStatus, NicStatus, ResolvedHop,
     SocketCounters, Stats, WorkerState, WorkerStatus,
 };
 
 use crate::control::{Applied, Control};
-use crate::engine::{Engine, EngineNic, EngineWorker};
+use crate::engine::{self, Engine, EngineNic, EngineWorker};
 use crate::neighbor;
 use crate::port::NicIndex;
 use crate::port::xsk;
@@ -153,7 +153,7 @@ fn problems(control: &Control, status: &DataplaneStatus) -> Vec<String> {
     }
     let Some(applied) = &control.applied else {
         return vec![
-            "no configuration yet: start shunt-controlplane, or see why it sends none with `lbctl status`"
+            "the dataplane has no configuration yet; shunt-controlplane sends one once it has a valid file"
                 .to_owned(),
         ];
     };
@@ -174,8 +174,24 @@ fn problems(control: &Control, status: &DataplaneStatus) -> Vec<String> {
             ));
         }
     }
+    problems.extend(service_problems(applied, status));
     problems.extend(backend_problems(control, applied, status));
     problems
+}
+
+fn service_problems(applied: &Applied, status: &DataplaneStatus) -> Vec<String> {
+    let open: BTreeSet<IpAddr> =
+        status.next_hops.iter().filter(|hop| hop.resolved.is_some()).map(|hop| hop.address).collect();
+    let pools = &applied.snapshot.pools;
+    let serves = |pool: usize| pools[pool].backends.iter().any(|b| b.weight > 0 && open.contains(&b.address));
+    let out = applied.snapshot.services.iter().filter(|service| !serves(service.pool as usize));
+    let problem = |service: &Service| {
+        let (name, pool) = (&service.name, &pools[service.pool as usize].name);
+        format!(
+            "service {name} takes no new connection: pool {pool} has no backend with a weight above 0 and an open way"
+        )
+    };
+    out.take(MAX_BACKEND_PROBLEMS).map(problem).collect()
 }
 
 fn nic_problems(control: &Control, nic: &NicStatus, running: &EngineNic) -> Vec<String> {
@@ -251,7 +267,9 @@ fn remedy(reason: DropReason, address: IpAddr, known: Option<&neighbor::Hop>) ->
 pub fn restart_needed(engine: &Engine, snapshot: &Snapshot) -> Vec<String> {
     let nics = engine.nics.iter().map(|nic| &nic.configured);
     let mut differing = Vec::new();
-    if !nics.clone().eq(&snapshot.nics) {
+    if let Err(error) = engine::ifindexes(&snapshot.nics) {
+        differing.push(format!("[[nic]]: {error}; mend that first, a restart would fail"));
+    } else if !nics.clone().eq(&snapshot.nics) {
         let names = |nics: Vec<&Nic>| nics.iter().map(|nic| nic.name.as_str()).collect::<Vec<_>>().join(", ");
         let (runs, wants) = (names(nics.collect()), names(snapshot.nics.iter().collect()));
         differing.push(format!("[[nic]]: runs on {runs}; the configuration for {wants} differs"));

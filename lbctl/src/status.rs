@@ -51,6 +51,9 @@ fn report(
         Ok(dataplane) => dataplane_problems(dataplane, &mut problems),
         Err(error) => problems.push(error.to_string()),
     }
+    // Both daemons may tell of one and the same.
+    let mut told = std::collections::HashSet::new();
+    problems.retain(|problem| told.insert(problem.clone()));
     Report { healthy: problems.is_empty(), problems, controlplane: control.ok(), dataplane: dataplane.ok() }
 }
 
@@ -67,17 +70,20 @@ fn alone(error: &ClientError, dataplane: Option<&DataplaneStatus>) -> String {
 
 fn control_problems(control: &ControlStatus, problems: &mut Vec<String>) {
     if let Some(problem) = &control.config_problem {
+        let meanwhile =
+            if control.generation > 0 { "the one before is still served" } else { "nothing is configured" };
         problems.push(format!(
-            "the configuration file is refused and the one before still served: {problem} \
-             (mend the file; it is read again when saved)"
+            "the configuration file is refused and {meanwhile}: {problem} (mend the file; it is read again when saved)"
         ));
     }
     match &control.dataplane_problem {
         Some(problem) => problems.push(problem.clone()),
-        None if control.acknowledged != Some(control.generation) => problems.push(format!(
-            "the dataplane has not acknowledged generation {} yet; ask again in a second",
-            control.generation
-        )),
+        None if control.generation > 0 && control.acknowledged != Some(control.generation) => {
+            problems.push(format!(
+                "the dataplane has not acknowledged generation {} yet; ask again in a second",
+                control.generation
+            ));
+        }
         None => {}
     }
 }

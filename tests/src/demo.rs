@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use crate::error::Result;
+use crate::lifecycle;
 use crate::process::Process;
 use crate::run::Run;
 use crate::servers;
@@ -63,6 +64,11 @@ pub fn run(keep: bool) -> Result<Vec<String>> {
     Ok(problems)
 }
 
+/// What is cut short by a Ctrl-C says nothing about Shunt; then this does not return.
+fn no_verdict_once_interrupted() {
+    drop(lifecycle::gate());
+}
+
 fn step(begin: Instant, text: &str) {
     println!("{:5.1} s  {text}", begin.elapsed().as_secs_f64());
 }
@@ -95,6 +101,7 @@ fn connections(topology: &Topology, begin: Instant) -> Result<Vec<String>> {
     let answers = traffic::connect(topology, &targets(&[DR, IPIP]), CONNECTIONS)?;
     let tunnels =
         topology.decapsulators.iter().map(|tunnel| tunnel.decapsulated()).collect::<Result<Vec<_>>>()?;
+    no_verdict_once_interrupted();
     println!("\n{}\n", report::connections(topology, &answers, &tunnels));
     let mut problems = report::unanswered(&answers);
     let backends = topology.nodes().filter(|node| report::served(&answers, &node.name) == 0);
@@ -126,6 +133,7 @@ fn transfers(
         );
         Ok(())
     })?;
+    no_verdict_once_interrupted();
     println!("\n{}\n", report::transfers(topology, &transfers, REMOVED));
     let stayed = |transfer: &&crate::client::Transfer| transfer.server.as_deref() != Some(REMOVED);
     let broken: Vec<_> =

@@ -226,7 +226,7 @@ fn limits_on_numbers_of_things_hold() {
 #[test]
 fn a_file_that_cannot_be_read_has_no_line() {
     let problem = Config::load(Path::new("/nonexistent/shunt.toml")).unwrap_err();
-    let expected = "/nonexistent/shunt.toml:0:0: -: the file does not exist; create it or name another one";
+    let expected = "/nonexistent/shunt.toml: the file does not exist; create it or name another one";
     assert_eq!(problem.to_string(), expected);
     let problem = Config::load(Path::new("/")).unwrap_err();
     assert_eq!(problem.reason, "this is a directory; name a file in it");

@@ -214,3 +214,15 @@ fn the_dataplane_problem_says_what_is_in_the_way() {
     gone.apply(disconnected(), now);
     assert_eq!(gone.dataplane_problem().unwrap(), "not running");
 }
+
+#[test]
+fn another_control_plane_is_a_problem_until_it_is_gone() {
+    let now = Instant::now();
+    let mut state = reach("agreed", now);
+    state.apply(status(1, Some(9)), now);
+    state.apply(ack(10), now);
+    state.apply(status(1, Some(10)), now);
+    assert!(state.dataplane_problem().unwrap().contains("second shunt-controlplane"));
+    state.apply(status(1, Some(10)), now + SUSPICION);
+    assert_eq!(state.dataplane_problem(), None);
+}

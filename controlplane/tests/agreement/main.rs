@@ -259,7 +259,9 @@ async fn a_dataplane_that_restarts_unnoticed_or_serves_something_else_is_configu
 
     dataplane.claim(40);
     wait_for("a generation above the foreign one", || dataplane.last().filter(|s| s.generation == 41)).await;
-    assert_eq!(host.agreement().await.generation, 41);
+    let both = |status: &ControlStatus| status.acknowledged == Some(41);
+    let problem = host.status_where("acknowledged again", both).await.dataplane_problem;
+    assert!(problem.unwrap().contains("second shunt-controlplane"));
 }
 
 #[tokio::test]
