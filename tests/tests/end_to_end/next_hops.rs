@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use shunt_api::counters::DropReason;
-use shunt_api::status::{DataplaneStatus, NextHopStatus};
+use shunt_api::status::{DataplaneStatus, Flows, NextHopStatus};
 use shunt_tests::error::{Result, ensure};
 use shunt_tests::namespace::Namespace;
 use shunt_tests::settings::{Backend, Settings, like_v4, vips};
@@ -121,15 +121,27 @@ fn nobody_there(topology: &Topology, shunt: &mut Shunt<'_>) -> Result<()> {
 /// for that.
 fn nic_returns(topology: &Topology, shunt: &mut Shunt<'_>) -> Result<()> {
     topology.lb.ip(&format!("route replace 10.77.3.0/24 via {}\n", Segment::Back.v4(ROUTER)))?;
+    let before = remembered(shunt)?;
     shunt.kill_controlplane()?;
     topology.unplug_lb(Segment::Back)?;
     let forwards = || dataplane_status(shunt).is_ok_and(|status| status.generation.is_some());
     wait::until_true("the loss of the NIC to be noticed", PATIENCE, || !forwards())?;
     topology.plug_lb(Segment::Back)?;
     let back = wait::until_true("the NIC to be used again", RETURN_LIMIT, forwards)?;
-    println!("   forwarding {:.0} ms after a lost NIC came back, without a control plane", ms(back));
+    let after = remembered(shunt)?;
+    println!(
+        "   forwarding {:.0} ms after a lost NIC came back, without a control plane, with {after} of {before} flows",
+        ms(back)
+    );
+    ensure(before > 0 && after == before, || "flows were forgotten".to_owned())?;
     shunt.start_controlplane()?;
     shunt.wait_healthy(PATIENCE).map(drop)
+}
+
+/// Connections that are over but not forgotten yet: these are for two minutes.
+fn remembered(shunt: &Shunt<'_>) -> Result<usize> {
+    let flows: Flows = shunt.lbctl_json(&["flows", "--limit", "100000"])?;
+    Ok(flows.flows.iter().filter(|flow| flow.state == "closing").count())
 }
 
 fn hop(shunt: &Shunt<'_>, address: IpAddr) -> Result<NextHopStatus> {
