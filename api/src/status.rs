@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counters::CounterValues;
+use crate::counters::{CounterValues, DropReason};
 use crate::mac::MacAddress;
 use crate::snapshot::{Mode, Protocol, ServicePort};
 
@@ -153,6 +153,20 @@ pub struct NextHopStatus {
     pub unresolved: Option<String>,
     /// Flows at the last sweep that this backend serves.
     pub flows: u64,
+}
+
+impl NextHopStatus {
+    /// The name of the [`DropReason`] that packets in this mode are counted under; `None` when they can leave.
+    /// Direct routing needs a way without a gateway.
+    pub fn obstacle(&self, mode: Mode) -> Option<&str> {
+        match &self.resolved {
+            Some(way) if mode == Mode::Dr && way.gateway.is_some() => {
+                Some(DropReason::BackendNotOnLink.name())
+            }
+            Some(_) => None,
+            None => Some(self.unresolved.as_deref().unwrap_or(DropReason::NeighborUnresolved.name())),
+        }
+    }
 }
 
 /// A way that is open.

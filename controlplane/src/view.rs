@@ -3,8 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use shunt_api::counters::DropReason;
-use shunt_api::snapshot::{Backend, Mode, Pool, Snapshot};
+use shunt_api::snapshot::{Backend, Pool, Snapshot};
 use shunt_api::status::{BackendView, ControlStatus, DataplaneStatus, NextHopStatus, ServiceView};
 
 use crate::state::State;
@@ -97,14 +96,7 @@ impl<'s> Ways<'s> {
             return DRAINING;
         }
         let Some(hop) = self.0.get(&backend.address) else { return UNKNOWN };
-        match (&hop.resolved, &hop.unresolved) {
-            (Some(way), _) if backend.mode == Mode::Dr && way.gateway.is_some() => {
-                DropReason::BackendNotOnLink.name()
-            }
-            (Some(_), _) => REACHABLE,
-            (None, Some(reason)) => reason,
-            (None, None) => UNKNOWN,
-        }
+        hop.obstacle(backend.mode).unwrap_or(REACHABLE)
     }
 }
 

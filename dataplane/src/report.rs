@@ -1,11 +1,11 @@
 //! Answers to "how are you?": status, counters and the list of flows, from what the control thread holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use shunt_api::counters::DropReason;
-use shunt_api::snapshot::{Mode, Nic, Service, Snapshot, XdpMode};
+use shunt_api::snapshot::{Backend, Nic, Service, Snapshot, XdpMode};
 use shunt_api::status::{
     DataplaneStatus, FlowTableStatus, FlowTablesStatus, NextHopStatus, NicStatus, ResolvedHop,
     SocketCounters, Stats, WorkerState, WorkerStatus,
@@ -147,6 +147,8 @@ fn next_hops(control: &Control, engine: &Engine) -> Vec<NextHopStatus> {
     forwarding.table.backends().map(next_hop).collect()
 }
 
+type Hops<'a> = BTreeMap<IpAddr, &'a NextHopStatus>;
+
 fn problems(control: &Control, status: &DataplaneStatus) -> Vec<String> {
     if let Some(nic) = &control.lost_nic {
         return vec![format!("{nic} is gone; forwarding starts again when `ip link show {nic}` finds it")];
@@ -174,16 +176,17 @@ fn problems(control: &Control, status: &DataplaneStatus) -> Vec<String> {
             ));
         }
     }
-    problems.extend(service_problems(applied, status));
-    problems.extend(backend_problems(control, applied, status));
+    let hops: Hops<'_> = status.next_hops.iter().map(|hop| (hop.address, hop)).collect();
+    problems.extend(service_problems(applied, &hops));
+    problems.extend(backend_problems(control, applied, &hops));
     problems
 }
 
-fn service_problems(applied: &Applied, status: &DataplaneStatus) -> Vec<String> {
-    let open: BTreeSet<IpAddr> =
-        status.next_hops.iter().filter(|hop| hop.resolved.is_some()).map(|hop| hop.address).collect();
+fn service_problems(applied: &Applied, hops: &Hops<'_>) -> Vec<String> {
     let pools = &applied.snapshot.pools;
-    let serves = |pool: usize| pools[pool].backends.iter().any(|b| b.weight > 0 && open.contains(&b.address));
+    let takes_new =
+        |b: &Backend| b.weight > 0 && hops.get(&b.address).is_some_and(|hop| hop.obstacle(b.mode).is_none());
+    let serves = |pool: usize| pools[pool].backends.iter().any(takes_new);
     let out = applied.snapshot.services.iter().filter(|service| !serves(service.pool as usize));
     let problem = |service: &Service| {
         let (name, pool) = (&service.name, &pools[service.pool as usize].name);
@@ -214,20 +217,14 @@ fn nic_problems(control: &Control, nic: &NicStatus, running: &EngineNic) -> Vec<
     problems
 }
 
-fn backend_problems(control: &Control, applied: &Applied, status: &DataplaneStatus) -> Vec<String> {
-    let hops: BTreeMap<IpAddr, &NextHopStatus> =
-        status.next_hops.iter().map(|hop| (hop.address, hop)).collect();
+fn backend_problems(control: &Control, applied: &Applied, hops: &Hops<'_>) -> Vec<String> {
     let known = control.hops.borrow();
     let mut problems = Vec::new();
     for (pool, backend) in
         applied.snapshot.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b)))
     {
         let Some(hop) = hops.get(&backend.address) else { continue };
-        let gateway = hop.resolved.as_ref().and_then(|resolved| resolved.gateway);
-        let reason = hop.unresolved.as_deref().and_then(DropReason::from_name);
-        let through_gateway =
-            (backend.mode == Mode::Dr && gateway.is_some()).then_some(DropReason::BackendNotOnLink);
-        if let Some(reason) = reason.or(through_gateway) {
+        if let Some(reason) = hop.obstacle(backend.mode).and_then(DropReason::from_name) {
             let what = remedy(reason, backend.address, known.get(&backend.address));
             problems.push(format!(
                 "backend {} ({}) of pool {}: {what}",

@@ -113,6 +113,13 @@ fn nobody_there(topology: &Topology, shunt: &mut Shunt<'_>) -> Result<()> {
     })?;
     let problems = dataplane_status(shunt)?.problems;
     ensure(problems.len() == 2 && problems[0].contains("dead"), || format!("problems: {problems:?}"))?;
+    broken = before.clone();
+    broken.pools[0].backends.iter_mut().for_each(|backend| backend.weight = 0);
+    shunt.apply(&broken)?;
+    let problems = dataplane_status(shunt)?.problems;
+    ensure(problems.len() == 1 && problems[0].contains("takes no new connection"), || {
+        format!("{problems:?}")
+    })?;
     shunt.apply(&before)?;
     shunt.wait_healthy(PATIENCE).map(drop)
 }
