@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Steering: takes the packets to our addresses away from the kernel and hands each to the AF_XDP socket of
- * the queue it came in by. Everything else stays with the kernel.
+ * Steering: takes the packets to our addresses, and the ICMP errors about our tunnels, away from the kernel and
+ * hands each to the AF_XDP socket of the queue it came in by. Everything else stays with the kernel.
  *
- * It looks at addresses only: ports, fragments and ICMP are judged in user space. It never lets a packet to
- * an owned address through to the kernel, neighbour discovery excepted: the host would answer with a reset.
+ * Of a packet to an owned address it looks at the address only: ports, fragments and ICMP are judged in user
+ * space. It never lets one through to the kernel, neighbour discovery excepted: the host would answer with a
+ * reset. Errors about our tunnels come to the tunnels' source, which need not be owned, and may be the host's
+ * own address.
  *
  * One instance runs per NIC. src/program.rs loads it and fills its maps.
  */
@@ -25,6 +27,17 @@
 #define ND_FIRST 133
 #define ND_LAST 137
 
+/* Destination unreachable and time exceeded, RFC 792. */
+#define ICMP_UNREACHABLE 3
+#define ICMP_TIME_EXCEEDED 11
+
+/* Destination unreachable, packet too big and time exceeded, RFC 4443. */
+#define ICMPV6_UNREACHABLE 1
+#define ICMPV6_TIME_EXCEEDED 3
+
+/* More-fragments flag and offset: zero only in a whole packet. */
+#define IP_FRAGMENT 0x3fff
+
 /* Address (IPv4 as ::ffff:a.b.c.d) → bytes to make free in front of the frame: 0, 20 or 40.
  * The loader creates and pins it, one for all NICs. */
 struct {
@@ -34,6 +47,21 @@ struct {
 	__type(key, struct in6_addr);
 	__type(value, __u32);
 } owned SEC(".maps");
+
+struct prefix {
+	__u32 bits;
+	struct in6_addr address;
+};
+
+/* Prefixes (IPv4 as ::ffff:a.b.c.d/96+n) that our tunnels come from → 1.
+ * The loader creates and pins it, one for all NICs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct prefix);
+	__type(value, __u32);
+} tunnel_sources SEC(".maps");
 
 /* Receive queue → socket. One per NIC. */
 struct {
@@ -69,6 +97,21 @@ struct vlan_tag {
 struct packet {
 	struct in6_addr destination;
 	bool group_source; /* the Ethernet source has the group bit, which IEEE 802.3 forbids */
+	bool ipv6;
+	__u32 icmp; /* where its ICMP message begins; 0: it has none, or only a fragment of one */
+};
+
+/* An ICMP error with the header of the packet that it is about. */
+struct error_v4 {
+	__u8 type;
+	__u8 rest[7];
+	struct iphdr quoted;
+};
+
+struct error_v6 {
+	__u8 type;
+	__u8 rest[7];
+	struct ipv6hdr quoted;
 };
 
 enum reading { ADDRESSED, NOT_FOR_US, TOO_SHORT };
@@ -121,6 +164,9 @@ static __always_inline enum reading read_headers(void *data, void *end, struct p
 			return TOO_SHORT;
 		packet->destination.s6_addr32[2] = bpf_htonl(0xffff);
 		packet->destination.s6_addr32[3] = ip->daddr;
+		/* A message in fragments has a checksum that nobody can check before they are put together. */
+		if (ip->protocol == IPPROTO_ICMP && !(ip->frag_off & bpf_htons(IP_FRAGMENT)))
+			packet->icmp = next - data + ip->ihl * 4;
 		return ADDRESSED;
 	}
 
@@ -131,10 +177,12 @@ static __always_inline enum reading read_headers(void *data, void *end, struct p
 		if ((void *)(ip + 1) > end)
 			return TOO_SHORT;
 		packet->destination = ip->daddr;
+		packet->ipv6 = true;
 		if (ip->nexthdr != IPPROTO_ICMPV6)
 			return ADDRESSED;
 		if ((void *)(icmp_type + 1) > end)
 			return TOO_SHORT;
+		packet->icmp = (void *)icmp_type - data;
 		return *icmp_type >= ND_FIRST && *icmp_type <= ND_LAST ? NOT_FOR_US : ADDRESSED;
 	}
 
@@ -156,6 +204,48 @@ static __always_inline enum reading read_scattered(struct xdp_md *ctx, struct pa
 	if (size < sizeof(struct ethhdr) || bpf_xdp_load_bytes(ctx, 0, copy.headers, size))
 		return TOO_SHORT;
 	return read_headers(copy.headers, copy.headers + size, packet);
+}
+
+static __always_inline bool is_ip_in_ip(__u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6;
+}
+
+static __always_inline bool quotes_tunnel_v4(struct xdp_md *ctx, __u32 icmp)
+{
+	struct error_v4 error;
+
+	if (bpf_xdp_load_bytes(ctx, icmp, &error, sizeof(error)))
+		return false;
+	if (error.type != ICMP_UNREACHABLE && error.type != ICMP_TIME_EXCEEDED)
+		return false;
+	return is_ip_in_ip(error.quoted.protocol);
+}
+
+static __always_inline bool quotes_tunnel_v6(struct xdp_md *ctx, __u32 icmp)
+{
+	struct error_v6 error;
+
+	if (bpf_xdp_load_bytes(ctx, icmp, &error, sizeof(error)))
+		return false;
+	if (error.type < ICMPV6_UNREACHABLE || error.type > ICMPV6_TIME_EXCEEDED)
+		return false;
+	return is_ip_in_ip(error.quoted.nexthdr);
+}
+
+/* Whether it is an ICMP error about one of our own tunnel packets. The source that it came to is not enough to
+ * tell: it may be the host's own address, and the kernel needs the errors about its own connections. */
+static __always_inline bool is_tunnel_error(struct xdp_md *ctx, const struct packet *packet)
+{
+	struct prefix source;
+
+	if (!packet->icmp)
+		return false;
+	if (!(packet->ipv6 ? quotes_tunnel_v6(ctx, packet->icmp) : quotes_tunnel_v4(ctx, packet->icmp)))
+		return false;
+	source.bits = 128;
+	source.address = packet->destination;
+	return bpf_map_lookup_elem(&tunnel_sources, &source);
 }
 
 /* Moves the frame's start `headroom` bytes back and marks it. */
@@ -191,11 +281,11 @@ int steer(struct xdp_md *ctx)
 		return counted(PASSED, XDP_PASS);
 
 	headroom = bpf_map_lookup_elem(&owned, &packet.destination);
-	if (!headroom)
+	if (!headroom && !is_tunnel_error(ctx, &packet))
 		return counted(PASSED, XDP_PASS);
 	if (packet.group_source)
 		return counted(DROPPED_BAD_SOURCE_MAC, XDP_DROP);
-	if (*headroom && !make_headroom(ctx, *headroom))
+	if (headroom && *headroom && !make_headroom(ctx, *headroom))
 		return counted(DROPPED_NO_HEADROOM, XDP_DROP);
 
 	action = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_DROP);

@@ -1,17 +1,18 @@
 //! Loads the steering program (`bpf/steer.bpf.c`) into the kernel, one instance per NIC, and fills its maps.
 //!
-//! What must outlive a crash is pinned in one directory of a BPF file system: the map of owned addresses and
+//! What must outlive a crash is pinned in one directory of a BPF file system: the maps that all NICs share and
 //! each NIC's link. After a `kill -9` the NICs therefore keep dropping packets to owned addresses, which the
 //! host would otherwise answer with resets, until the next process takes the links over. That resets no NIC,
 //! and leaves no gap when it keeps to the order `load`, `insert_socket`, `attach`.
 //!
 //! This module never sees a packet and never makes a socket. The control thread calls it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
+use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
 use rustix::net::{AddressFamily, SocketType, netdevice};
 use shunt_api::snapshot::XdpMode;
@@ -20,12 +21,14 @@ use shunt_api::status::XdpCounters;
 mod attach;
 mod error;
 mod link;
+mod maps;
 mod pins;
 
 use attach::Target;
 pub use attach::{Attached, AttachedMode};
 pub use error::ProgramError;
 use error::refused;
+use maps::{Content, OWNED, TUNNEL_SOURCES, map};
 use pins::Directory;
 
 /// The compiled program.
@@ -42,6 +45,7 @@ struct Aligned<T: ?Sized>(T);
 pub struct Steering {
     directory: Directory,
     owned: MapHandle,
+    tunnel_sources: MapHandle,
     nics: BTreeMap<String, Nic>,
 }
 
@@ -55,16 +59,19 @@ struct Nic {
 }
 
 impl Steering {
-    /// Opens the map of owned addresses pinned in `bpf_dir`, with what a former process left in it, or makes
-    /// it. The directory is made if needed, must be on a BPF file system, and is locked while `self` lives.
+    /// Opens the maps pinned in `bpf_dir`, with what a former process left in them, and makes those that are not
+    /// there. The directory is made if needed, must be on a BPF file system, and is locked while `self` lives.
     ///
     /// # Errors
     /// `bpf_dir` is elsewhere or in use, holds a map of another layout, or permissions lack.
     pub fn open(bpf_dir: &Path) -> Result<Self, ProgramError> {
         libbpf_rs::set_print(Some((PrintLevel::Debug, log)));
         let directory = Directory::create(bpf_dir)?;
-        let owned = open_owned(&directory)?;
-        Ok(Self { directory, owned, nics: BTreeMap::new() })
+        // Says what the maps must be like.
+        let fresh = open_object()?.load().map_err(ProgramError::load)?;
+        let owned = maps::open(&OWNED, &directory, &fresh)?;
+        let tunnel_sources = maps::open(&TUNNEL_SOURCES, &directory, &fresh)?;
+        Ok(Self { directory, owned, tunnel_sources, nics: BTreeMap::new() })
     }
 
     /// Loads an instance of the program for a NIC, without attaching it. An instance loaded for the NIC before
@@ -75,8 +82,8 @@ impl Steering {
     pub fn load(&mut self, nic: &str) -> Result<(), ProgramError> {
         let ifindex = interface_index(nic)?;
         let mut open = open_object()?;
-        let mut owned = open.maps_mut().find(|map| map.name() == "owned").expect("steer.bpf.c defines it");
-        owned.reuse_fd(self.owned.as_fd()).map_err(refused("share the map of owned addresses"))?;
+        maps::share(&OWNED, &self.owned, &mut open)?;
+        maps::share(&TUNNEL_SOURCES, &self.tunnel_sources, &mut open)?;
         let object = open.load().map_err(ProgramError::load)?;
         let (xsks, counts) = (map(&object, "xsks")?, map(&object, "counts")?);
         self.nics.insert(nic.to_owned(), Nic { ifindex, object, xsks, counts });
@@ -137,19 +144,26 @@ impl Steering {
         if addresses.len() > room {
             return Err(ProgramError::TooManyAddresses { wanted: addresses.len(), room });
         }
-        let wanted: BTreeMap<_, _> =
-            addresses.iter().map(|(address, headroom)| (key(*address), headroom)).collect();
-        let present: Vec<Vec<u8>> = self.owned.keys().collect();
-        for (key, headroom) in &wanted {
+        let wanted = addresses.iter().map(|(address, headroom)| {
             assert!(matches!(headroom, 0 | 20 | 40), "no tunnel header has {headroom} bytes");
-            self.owned
-                .update(key, &headroom.to_ne_bytes(), MapFlags::ANY)
-                .map_err(refused("own an address"))?;
+            (maps::address(*address).to_vec(), headroom.to_ne_bytes().to_vec())
+        });
+        maps::fill(&OWNED, &self.owned, &wanted.collect())
+    }
+
+    /// Has the ICMP errors about tunnels that come from these prefixes, and from no others, handed to the sockets,
+    /// on all NICs, whether or not the address they come to is owned. Adds before it removes.
+    ///
+    /// # Errors
+    /// There are more prefixes than the map holds (nothing has changed then), or the kernel refuses.
+    pub fn tunnel_sources(&mut self, prefixes: &BTreeSet<IpNet>) -> Result<(), ProgramError> {
+        let wanted: Content =
+            prefixes.iter().map(|prefix| (maps::prefix(*prefix), 1_u32.to_ne_bytes().to_vec())).collect();
+        let room = self.tunnel_sources.max_entries() as usize;
+        if wanted.len() > room {
+            return Err(ProgramError::TooManyTunnelSources { wanted: wanted.len(), room });
         }
-        for key in present.iter().filter(|key| !wanted.contains_key(key.as_slice())) {
-            self.owned.delete(key).map_err(refused("give up an address"))?;
-        }
-        Ok(())
+        maps::fill(&TUNNEL_SOURCES, &self.tunnel_sources, &wanted)
     }
 
     /// What the program has counted on a NIC since it was loaded.
@@ -177,7 +191,7 @@ impl Steering {
         })
     }
 
-    /// Detaches the programs from all NICs, then removes the map: owned addresses are the host's again. Returns
+    /// Detaches the programs from all NICs, then removes the maps: owned addresses are the host's again. Returns
     /// what was removed, in words.
     ///
     /// # Errors
@@ -204,40 +218,11 @@ fn open_object() -> Result<OpenObject, ProgramError> {
     ObjectBuilder::default().open_memory(&OBJECT.0).map_err(ProgramError::load)
 }
 
-/// The pinned map of owned addresses, or a new one that is then pinned. The program says what it must be like.
-fn open_owned(directory: &Directory) -> Result<MapHandle, ProgramError> {
-    let pin = directory.owned();
-    let mut fresh = map(&open_object()?.load().map_err(ProgramError::load)?, "owned")?;
-    if !pin.exists() {
-        fresh.pin(&pin).map_err(refused(format!("pin {}", pin.display())))?;
-        return Ok(fresh);
-    }
-    let pinned = MapHandle::from_pinned_path(&pin).map_err(refused(format!("open {}", pin.display())))?;
-    let shape = |map: &MapHandle| (map.map_type(), map.key_size(), map.value_size(), map.max_entries());
-    match shape(&pinned) == shape(&fresh) {
-        true => Ok(pinned),
-        false => Err(ProgramError::OtherLayout { pin }),
-    }
-}
-
-fn map(object: &Object, name: &str) -> Result<MapHandle, ProgramError> {
-    let map = object.maps().find(|map| map.name() == name).expect("steer.bpf.c defines it");
-    MapHandle::try_from(&map).map_err(refused(format!("hold the map {name}")))
-}
-
 /// Of the calling thread's network namespace.
 fn interface_index(nic: &str) -> Result<u32, ProgramError> {
     let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)
         .map_err(refused("open a socket"))?;
     netdevice::name_to_index(&socket, nic).map_err(|_| ProgramError::NoSuchNic { nic: nic.to_owned() })
-}
-
-/// How `owned` writes an address: IPv4 as ::ffff:a.b.c.d.
-fn key(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "libbpf-rs wants this signature")]

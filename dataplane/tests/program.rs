@@ -1,6 +1,6 @@
 //! The steering program, its loader and the AF_XDP port on the running kernel, as root.
 //!
-//! `verdict` runs the compiled program over single frames, without a NIC. `lifecycle` attaches it to NICs, `port`
+//! `verdict` and `tunnel_errors` run the compiled program over single frames, without a NIC. `lifecycle` attaches it to NICs, `port`
 //! moves frames through it, each test in network and mount namespaces of its own (`sandbox`).
 
 #[path = "program/lifecycle.rs"]
@@ -9,6 +9,8 @@ mod lifecycle;
 mod port;
 #[path = "program/sandbox.rs"]
 mod sandbox;
+#[path = "program/tunnel_errors.rs"]
+mod tunnel_errors;
 #[path = "program/verdict.rs"]
 mod verdict;
 

@@ -24,9 +24,9 @@ pub enum ProgramError {
         /// As configured.
         directory: PathBuf,
     },
-    /// The pinned map cannot be this version's.
+    /// A pinned map cannot be this version's.
     #[error(
-        "{} is not the address map of this version of Shunt: remove what the other one left \
+        "{} is not a map of this version of Shunt: remove what the other one left \
          (shunt-dataplane detach), then start again",
         pin.display()
     )]
@@ -74,6 +74,17 @@ pub enum ProgramError {
     /// More addresses than the map holds.
     #[error("{wanted} addresses are to be owned, but there is room for {room}: remove services")]
     TooManyAddresses {
+        /// How many there are.
+        wanted: usize,
+        /// How many there can be.
+        room: usize,
+    },
+    /// More tunnel sources than the map holds.
+    #[error(
+        "tunnels are to come from {wanted} prefixes, but there is room for {room}: set source_v4 and source_v6 \
+         under [tunnel], each of which is one prefix for all tunnels"
+    )]
+    TooManyTunnelSources {
         /// How many there are.
         wanted: usize,
         /// How many there can be.

@@ -11,12 +11,10 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::error::{ProgramError, refused};
+use super::maps::{SHARED, SharedMap};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-/// Address maps of all layouts begin so; this version's ends in its number, which changes with the map's types.
-const OWNED: &str = "owned_v";
-const LAYOUT: u32 = 1;
 /// Before the name of the NIC.
 const LINK: &str = "link_";
 
@@ -58,9 +56,9 @@ impl Directory {
         }
     }
 
-    /// Pin of the map of owned addresses.
-    pub fn owned(&self) -> PathBuf {
-        self.path.join(format!("{OWNED}{LAYOUT}"))
+    /// Pin of this version's layout of a map.
+    pub fn map(&self, map: &SharedMap) -> PathBuf {
+        self.path.join(format!("{}{}", any_layout(map), map.layout))
     }
 
     /// Pin of the link that attaches the program to a NIC.
@@ -81,7 +79,7 @@ impl Directory {
         remove(&pin)
     }
 
-    /// Detaches all programs, then removes the map and, if nothing else is in it, the directory. Says what
+    /// Detaches all programs, then removes the maps and, if nothing else is in it, the directory. Says what
     /// was removed.
     pub fn clear(self) -> Result<Vec<String>, ProgramError> {
         let mut removed = Vec::new();
@@ -89,9 +87,12 @@ impl Directory {
             self.detach(&nic)?;
             removed.push(format!("XDP program of {nic}"));
         }
-        for name in self.names()?.iter().filter(|name| name.starts_with(OWNED)) {
-            remove(&self.path.join(name))?;
-            removed.push(format!("map of owned addresses {name}"));
+        let names = self.names()?;
+        for map in &SHARED {
+            for name in names.iter().filter(|name| name.starts_with(&any_layout(map))) {
+                remove(&self.path.join(name))?;
+                removed.push(format!("map of {} {name}", map.holds));
+            }
         }
         // Not ours to remove when it is a mount point or holds the pins of others.
         let _ = fs::remove_dir(&self.path);
@@ -105,6 +106,11 @@ impl Directory {
         };
         read().map_err(refused(format!("list {}", self.path.display())))
     }
+}
+
+/// How the names of a map's pins begin, whatever its layout.
+fn any_layout(map: &SharedMap) -> String {
+    format!("{}_v", map.name)
 }
 
 fn require_bpffs(path: &Path, directory: &Path) -> Result<(), ProgramError> {

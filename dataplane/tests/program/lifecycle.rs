@@ -1,11 +1,12 @@
 //! Attaching, taking over, replacing and removing, on veth and loopback.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ObjectBuilder, Xdp, XdpFlags};
 use rustix::net::{AddressFamily, SocketType, netdevice};
 use shunt_api::snapshot::XdpMode;
@@ -25,10 +26,24 @@ fn addresses(list: &[(&str, u32)]) -> BTreeMap<IpAddr, u32> {
     list.iter().map(|(address, headroom)| (address.parse().unwrap(), *headroom)).collect()
 }
 
+fn networks(list: &[&str]) -> BTreeSet<IpNet> {
+    list.iter().map(|prefix| prefix.parse().unwrap()).collect()
+}
+
 fn loaded(directory: &Path, nic: &str) -> Steering {
     let mut steering = Steering::open(directory).unwrap();
     steering.load(nic).unwrap();
     steering
+}
+
+/// What is said of removing the program of `v0` and the maps.
+const REMOVED: [&str; 3] =
+    ["XDP program of v0", "map of owned addresses owned_v1", "map of tunnel sources tunnel_sources_v1"];
+
+/// What a pinned map holds.
+fn content(pin: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let pinned = MapHandle::from_pinned_path(pin).unwrap();
+    pinned.keys().map(|key| (key.clone(), pinned.lookup(&key, MapFlags::ANY).unwrap().unwrap())).collect()
 }
 
 /// Attaches as a process that then ends without detaching.
@@ -64,7 +79,7 @@ fn steers_in_the_driver_and_leaves_nothing() {
         let beyond = steering.insert_socket("v0", 256, socket.as_fd()).unwrap_err().to_string();
         assert!(beyond.contains("queue 256 of v0"), "{beyond}");
 
-        assert_eq!(steering.detach().unwrap(), ["XDP program of v0", "map of owned addresses owned_v1"]);
+        assert_eq!(steering.detach().unwrap(), REMOVED);
         assert_nothing_left(directory, &["v0"]);
         assert!(!owned_is_kept_from_the_host());
     });
@@ -121,8 +136,7 @@ fn leftovers_of_a_crash_can_be_removed() {
     sandboxed("lifecycle::leftovers_of_a_crash_can_be_removed", |directory| {
         add_veth();
         attach_and_crash(directory, "v0", "generic");
-        let removed = detach_leftovers(directory).unwrap();
-        assert_eq!(removed, ["XDP program of v0", "map of owned addresses owned_v1"]);
+        assert_eq!(detach_leftovers(directory).unwrap(), REMOVED);
         assert_nothing_left(directory, &["v0"]);
         assert!(detach_leftovers(directory).unwrap().is_empty(), "nothing more to remove");
     });
@@ -182,13 +196,7 @@ fn the_program_of_somebody_else_is_named_with_the_way_to_remove_it() {
 fn the_map_holds_exactly_what_is_owned() {
     sandboxed("lifecycle::the_map_holds_exactly_what_is_owned", |directory| {
         let mut steering = Steering::open(directory).unwrap();
-        let pinned = MapHandle::from_pinned_path(directory.join("owned_v1")).unwrap();
-        let content = || -> BTreeMap<Vec<u8>, Vec<u8>> {
-            pinned
-                .keys()
-                .map(|key| (key.clone(), pinned.lookup(&key, MapFlags::ANY).unwrap().unwrap()))
-                .collect()
-        };
+        let content = || content(&directory.join("owned_v1"));
         let v4 = |last| [&[0; 10][..], &[0xff, 0xff, 192, 0, 2, last]].concat();
         let v6 = [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[1]].concat();
         let bytes = |headroom: u32| headroom.to_ne_bytes().to_vec();
@@ -209,20 +217,94 @@ fn the_map_holds_exactly_what_is_owned() {
 }
 
 #[test]
+fn the_map_holds_exactly_the_tunnel_sources() {
+    sandboxed("lifecycle::the_map_holds_exactly_the_tunnel_sources", |directory| {
+        let mut steering = Steering::open(directory).unwrap();
+        let content =
+            || -> Vec<Vec<u8>> { content(&directory.join("tunnel_sources_v1")).into_keys().collect() };
+        let key = |bits: u32, address: IpAddr| {
+            let address = match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped(),
+                IpAddr::V6(address) => address,
+            };
+            [&bits.to_ne_bytes()[..], &address.octets()].concat()
+        };
+        let ten = key(104, "10.0.0.0".parse().unwrap());
+        let within_ten = key(112, "10.200.0.0".parse().unwrap());
+        let v6 = key(64, "fd00:200::".parse().unwrap());
+        let host = key(128, "192.0.2.1".parse().unwrap());
+
+        for (prefixes, expected) in [
+            (vec!["10.0.0.0/8"], vec![&ten]),
+            (vec!["10.0.0.0/8", "10.200.0.0/16", "fd00:200::/64"], vec![&v6, &ten, &within_ten]),
+            (vec!["10.200.0.0/16", "fd00:200::/64", "192.0.2.1/32"], vec![&v6, &within_ten, &host]),
+            (vec!["10.0.0.0/8", "10.200.3.4/16", "10.200.5.6/16"], vec![&ten, &within_ten]),
+            (vec!["10.0.0.0/8"], vec![&ten]),
+        ] {
+            steering.tunnel_sources(&networks(&prefixes)).unwrap();
+            assert_eq!(content(), expected.into_iter().cloned().collect::<Vec<_>>(), "{prefixes:?}");
+        }
+
+        let hosts = |count: u32| -> BTreeSet<IpNet> {
+            (0..count).map(|number| IpNet::from(IpAddr::from(number.to_be_bytes()))).collect()
+        };
+        let error = steering.tunnel_sources(&hosts(4097)).unwrap_err();
+        assert!(matches!(error, ProgramError::TooManyTunnelSources { wanted: 4097, room: 4096 }), "{error}");
+        assert_eq!(content(), [ten], "nothing has changed");
+        steering.tunnel_sources(&BTreeSet::new()).unwrap();
+        steering.tunnel_sources(&hosts(4096)).unwrap();
+        assert_eq!(content().len(), 4096);
+        steering.tunnel_sources(&BTreeSet::new()).unwrap();
+        assert!(content().is_empty());
+    });
+}
+
+#[test]
+fn the_pins_of_a_version_without_tunnel_sources_are_taken_over() {
+    let name = "lifecycle::the_pins_of_a_version_without_tunnel_sources_are_taken_over";
+    sandboxed(name, |directory| {
+        add_veth();
+        attach_and_crash(directory, "v0", "native");
+        let pin = directory.join("tunnel_sources_v1");
+        std::fs::remove_file(&pin).unwrap();
+        let owned = content(&directory.join("owned_v1"));
+
+        let mut steering = loaded(directory, "v0");
+        steering.tunnel_sources(&networks(&["10.200.0.0/16"])).unwrap();
+        assert_eq!(steering.attach("v0", XdpMode::Auto).unwrap(), SAME_NATIVE);
+        assert!(owned_is_kept_from_the_host());
+        drop(steering);
+        assert_eq!(content(&directory.join("owned_v1")), owned);
+        assert_eq!(content(&pin).len(), 1, "for the next process");
+        assert_eq!(attach_and_leave(directory, "v0", XdpMode::Auto), SAME_NATIVE);
+        assert_eq!(content(&pin).len(), 1);
+        assert_eq!(detach_leftovers(directory).unwrap(), REMOVED);
+        assert_nothing_left(directory, &["v0"]);
+    });
+}
+
+#[test]
 fn a_map_of_another_layout_is_refused_until_removed() {
     sandboxed("lifecycle::a_map_of_another_layout_is_refused_until_removed", |directory| {
-        std::fs::create_dir(directory).unwrap();
         let options = libbpf_sys::bpf_map_create_opts {
             sz: size_of::<libbpf_sys::bpf_map_create_opts>() as _,
             ..Default::default()
         };
-        let mut other = MapHandle::create(MapType::Hash, Some("owned"), 4, 4, 65536, &options).unwrap();
-        other.pin(directory.join("owned_v1")).unwrap();
-        let error = Steering::open(directory).unwrap_err();
-        assert!(matches!(error, ProgramError::OtherLayout { .. }), "{error}");
-        assert!(error.to_string().contains("shunt-dataplane detach"), "{error}");
-        assert_eq!(detach_leftovers(directory).unwrap(), ["map of owned addresses owned_v1"]);
-        Steering::open(directory).unwrap();
+        for (pin, said) in [
+            ("owned_v1", "map of owned addresses owned_v1"),
+            ("tunnel_sources_v1", "map of tunnel sources tunnel_sources_v1"),
+        ] {
+            detach_leftovers(directory).unwrap();
+            std::fs::create_dir(directory).unwrap();
+            let mut other = MapHandle::create(MapType::Hash, Some("other"), 4, 4, 65536, &options).unwrap();
+            other.pin(directory.join(pin)).unwrap();
+            let error = Steering::open(directory).unwrap_err();
+            assert!(matches!(error, ProgramError::OtherLayout { .. }), "{error}");
+            assert!(error.to_string().contains("shunt-dataplane detach"), "{error}");
+            let removed = detach_leftovers(directory).unwrap();
+            assert!(removed.iter().any(|removed| removed == said), "{removed:?}");
+            Steering::open(directory).unwrap();
+        }
     });
 }
 
@@ -258,7 +340,7 @@ fn a_nic_that_came_back_is_attached_anew() {
         assert!(owned_is_kept_from_the_host());
 
         run("ip link del v0");
-        assert_eq!(detach_leftovers(directory).unwrap().len(), 2, "also of a NIC that is gone");
+        assert_eq!(detach_leftovers(directory).unwrap(), REMOVED, "also of a NIC that is gone");
         assert!(!directory.exists());
     });
 }
