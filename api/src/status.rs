@@ -174,6 +174,9 @@ impl NextHopStatus {
 pub struct ResolvedHop {
     /// NIC packets leave by.
     pub nic: String,
+    /// Identifier of the VLAN they are tagged for on that NIC; absent where they leave untagged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
     /// Ethernet destination.
     pub mac: MacAddress,
     /// Router on the way, if not on the same link.

@@ -105,7 +105,7 @@ fn hop() -> Hop {
     let own = Some(IpAddr::from([10, 0, 0, 1]));
     Hop::Open(OpenHop {
         nic: NicIndex(0),
-        link: Link { destination, source, mtu: 1500 },
+        link: Link { destination, source, vlan: None, mtu: 1500 },
         on_link: true,
         source: own,
     })

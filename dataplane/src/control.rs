@@ -330,7 +330,12 @@ fn hop_for(hop: &neighbor::Hop, ifindexes: &[u32]) -> Hop {
     };
     Hop::Open(OpenHop {
         nic: NicIndex(index as u8),
-        link: Link { destination: resolved.destination_mac, source: resolved.source_mac, mtu: resolved.mtu },
+        link: Link {
+            destination: resolved.destination_mac,
+            source: resolved.source_mac,
+            vlan: resolved.vlan,
+            mtu: resolved.mtu,
+        },
         on_link: resolved.gateway.is_none(),
         source: resolved.source_address,
     })
@@ -341,7 +346,10 @@ fn log_changes(forwarding: &Forwarding, new: &[Hop]) {
         let (was, is) = (forwarding.hops.get(id.0 as usize), &new[id.0 as usize]);
         match is {
             _ if was == Some(is) => {}
-            Hop::Open(hop) => tracing::info!(%backend, mac = %hop.link.destination, "way to backend open"),
+            Hop::Open(hop) => {
+                let vlan = hop.link.vlan.map(|tag| tag.id);
+                tracing::info!(%backend, vlan, mac = %hop.link.destination, "way to backend open");
+            }
             Hop::Closed(reason) => tracing::warn!(%backend, reason = reason.name(), "way to backend closed"),
         }
     }

@@ -27,6 +27,8 @@ use std::net::IpAddr;
 
 use shunt_api::mac::MacAddress;
 
+use crate::packet::ethernet::VlanTag;
+
 pub use follow::follow;
 
 /// The way to one backend address.
@@ -37,9 +39,10 @@ pub enum Hop {
     /// The kernel has no usable route: none at all, unreachable, prohibited, black hole, one that needs an
     /// encapsulation of the kernel's, or one through a NIC that is down or has no carrier.
     NoRoute,
-    /// The route leaves by a NIC that Shunt does not serve.
+    /// The route leaves by a device that is neither a NIC that Shunt serves nor a VLAN on one. A VLAN on a
+    /// VLAN is such a device: frames leave with one tag at most.
     RouteElsewhere {
-        /// That NIC's name; `lo` for an address of this box itself.
+        /// That device's name; `lo` for an address of this box itself.
         ifname: String,
     },
     /// The route is known or being asked for, the neighbour is not known yet or does not answer.
@@ -49,9 +52,11 @@ pub enum Hop {
 /// What is needed to send a frame towards one backend address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedHop {
-    /// The NIC that the frame leaves by.
+    /// The NIC that the frame leaves by, which Shunt serves.
     pub ifindex: u32,
-    /// That NIC's own address.
+    /// The tag that the frame carries: the route leaves by a VLAN device on that NIC.
+    pub vlan: Option<VlanTag>,
+    /// The address of the device that the route leaves by: the NIC's, or the VLAN device's.
     pub source_mac: MacAddress,
     /// The gateway's address, or the backend's where it is on the link.
     pub destination_mac: MacAddress,
@@ -60,7 +65,7 @@ pub struct ResolvedHop {
     /// The source that the kernel prefers towards the backend; `None` while the box has no address that fits.
     pub source_address: Option<IpAddr>,
     /// Largest IP packet in bytes: the route's own MTU (path MTU included) where it has one, never more than
-    /// the NIC's.
+    /// the NIC's or the VLAN device's. A VLAN tag does not count.
     pub mtu: u32,
 }
 
@@ -78,6 +83,17 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up, with carrier and operational (RFC 2863).
     pub up: bool,
+    /// Set for a VLAN device (`ip link add link eth1 name eth1.20 type vlan id 20`).
+    pub vlan: Option<Vlan>,
+}
+
+/// What a VLAN device stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// The ifindex of the device below, in the same network namespace.
+    pub parent: u32,
+    /// What the frames carry there.
+    pub tag: VlanTag,
 }
 
 /// Every interface of the network namespace, by ifindex.

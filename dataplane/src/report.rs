@@ -13,7 +13,7 @@ use shunt_api::status::{
 
 use crate::control::{Applied, Control};
 use crate::engine::{self, Engine, EngineNic, EngineWorker};
-use crate::neighbor;
+use crate::neighbor::{self, LinkMap};
 use crate::port::NicIndex;
 use crate::port::xsk;
 use crate::program::AttachedMode;
@@ -137,7 +137,8 @@ fn next_hops(control: &Control, engine: &Engine) -> Vec<NextHopStatus> {
                     _ => None,
                 };
                 let nic = engine.nics[usize::from(hop.nic.0)].configured.name.clone();
-                (Some(ResolvedHop { nic, mac: hop.link.destination, gateway, mtu: hop.link.mtu }), None)
+                let (vlan, mac, mtu) = (hop.link.vlan.map(|tag| tag.id), hop.link.destination, hop.link.mtu);
+                (Some(ResolvedHop { nic, vlan, mac, gateway, mtu }), None)
             }
             Hop::Closed(reason) => (None, Some(reason.name().to_owned())),
         };
@@ -218,14 +219,14 @@ fn nic_problems(control: &Control, nic: &NicStatus, running: &EngineNic) -> Vec<
 }
 
 fn backend_problems(control: &Control, applied: &Applied, hops: &Hops<'_>) -> Vec<String> {
-    let known = control.hops.borrow();
+    let (known, links) = (control.hops.borrow(), control.links.borrow());
     let mut problems = Vec::new();
     for (pool, backend) in
         applied.snapshot.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b)))
     {
         let Some(hop) = hops.get(&backend.address) else { continue };
         if let Some(reason) = hop.obstacle(backend.mode).and_then(DropReason::from_name) {
-            let what = remedy(reason, backend.address, known.get(&backend.address));
+            let what = remedy(reason, backend.address, known.get(&backend.address), &links);
             problems.push(format!(
                 "backend {} ({}) of pool {}: {what}",
                 backend.name, backend.address, pool.name
@@ -241,12 +242,10 @@ fn backend_problems(control: &Control, applied: &Applied, hops: &Hops<'_>) -> Ve
     problems
 }
 
-fn remedy(reason: DropReason, address: IpAddr, known: Option<&neighbor::Hop>) -> String {
+fn remedy(reason: DropReason, address: IpAddr, known: Option<&neighbor::Hop>, links: &LinkMap) -> String {
     match (reason, known) {
         (DropReason::RouteElsewhere, Some(neighbor::Hop::RouteElsewhere { ifname })) => {
-            format!(
-                "the route leaves by {ifname}, which Shunt does not serve; add [[nic]] name = \"{ifname}\" or change the route"
-            )
+            elsewhere(ifname, links)
         }
         (DropReason::NoRoute, _) => format!("no route; `ip route get {address}` says why"),
         (DropReason::NeighborUnresolved, _) => {
@@ -258,6 +257,21 @@ fn remedy(reason: DropReason, address: IpAddr, known: Option<&neighbor::Hop>) ->
         }
         (other, _) => other.description().trim().to_owned(),
     }
+}
+
+fn elsewhere(ifname: &str, links: &LinkMap) -> String {
+    let below = |link: &neighbor::Link| links.get(&link.vlan?.parent);
+    let parent = links.values().find(|link| link.name == ifname).and_then(below);
+    if let Some(middle) = parent.filter(|parent| parent.vlan.is_some()) {
+        let middle = &middle.name;
+        return format!(
+            "the route leaves by {ifname}, a VLAN on the VLAN {middle}, and Shunt writes one tag only; change the route"
+        );
+    }
+    let nic = parent.map_or(ifname, |parent| &parent.name);
+    format!(
+        "the route leaves by {ifname}, which Shunt does not serve; add [[nic]] name = \"{nic}\" or change the route"
+    )
 }
 
 /// What of a snapshot the running engine cannot take over, in words.
@@ -279,4 +293,38 @@ pub fn restart_needed(engine: &Engine, snapshot: &Snapshot) -> Vec<String> {
         differing.push(format!("dataplane.{key} is {value} and becomes {becomes}"));
     }
     differing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::neighbor::{Link, Vlan};
+    use crate::packet::ethernet::VlanTag;
+
+    #[test]
+    fn a_route_elsewhere_is_mended_by_serving_the_nic_below() {
+        let link = |name: &str, parent: Option<u32>| Link {
+            name: name.to_owned(),
+            mac: Default::default(),
+            mtu: 1500,
+            up: true,
+            vlan: parent.map(|parent| Vlan { parent, tag: VlanTag { tpid: 0x8100, id: 20 } }),
+        };
+        let links = LinkMap::from([
+            (2, link("eth1", None)),
+            (3, link("eth1.20", Some(2))),
+            (4, link("eth1.20.30", Some(3))),
+            (5, link("lone.20", Some(77))),
+        ]);
+        for (ifname, remedy) in [
+            ("eth1", "which Shunt does not serve; add [[nic]] name = \"eth1\" or"),
+            ("eth1.20", "which Shunt does not serve; add [[nic]] name = \"eth1\" or"),
+            ("eth1.20.30", "a VLAN on the VLAN eth1.20, and Shunt writes one tag only;"),
+            ("lone.20", "which Shunt does not serve; add [[nic]] name = \"lone.20\" or"),
+            ("ifindex 9", "which Shunt does not serve; add [[nic]] name = \"ifindex 9\" or"),
+        ] {
+            let expected = format!("the route leaves by {ifname}, {remedy} change the route");
+            assert_eq!(elsewhere(ifname, &links), expected);
+        }
+    }
 }

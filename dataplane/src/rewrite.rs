@@ -14,7 +14,7 @@ use shunt_api::snapshot::TunnelSource;
 
 use crate::flow::FlowKey;
 use crate::packet::Packet;
-use crate::packet::ethernet::{self, EtherType};
+use crate::packet::ethernet::{self, EtherType, VlanTag};
 use crate::packet::{ipv4, ipv6};
 
 /// IANA number of IPv4 inside another IP header (RFC 2003).
@@ -27,8 +27,10 @@ const IPV6_IN_IP: u8 = 41;
 pub struct Link {
     /// Of the next hop.
     pub destination: MacAddress,
-    /// Of the NIC the packet leaves by.
+    /// Of the NIC the packet leaves by, or of the VLAN device on it.
     pub source: MacAddress,
+    /// The tag behind the addresses.
+    pub vlan: Option<VlanTag>,
     /// Bytes of IP packet that fit.
     pub mtu: u32,
 }

@@ -9,6 +9,9 @@
 //! The namespaces have no name (but for an instant while they are made), so they vanish with the test
 //! however it ends.
 
+#[path = "neighbor/vlan.rs"]
+mod vlan;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -96,15 +99,20 @@ impl Namespace {
 
     /// Runs one iproute2 command per line, from `ip` on.
     fn ip(&self, commands: &str) {
+        self.try_ip(commands).unwrap_or_else(|complaint| panic!("ip: {complaint} in: {commands}"));
+    }
+
+    /// The same; fails with what `ip` complains of.
+    fn try_ip(&self, commands: &str) -> Result<(), String> {
         self.inside(|| {
             let mut child = Command::new("ip");
             let mut child =
                 child.args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
             let output = child.wait_with_output().unwrap();
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "ip: {complaint} in: {commands}");
-        });
+            let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+            if output.status.success() { Ok(()) } else { Err(complaint) }
+        })
     }
 
     fn output(&self, arguments: &[&str]) -> String {
@@ -208,6 +216,7 @@ impl Lab {
     fn over(&self, pair: u8, gateway: Option<&str>, source: &str) -> Hop {
         Hop::Resolved(ResolvedHop {
             ifindex: self.ifindex(&format!("v{pair}")),
+            vlan: None,
             source_mac: mac(pair, 1),
             destination_mac: mac(pair, 2),
             gateway: gateway.map(ip),

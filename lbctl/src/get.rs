@@ -165,15 +165,12 @@ impl Listed for BackendView {
     }
 }
 
-/// The NIC packets leave by and the router, if there is one between.
+/// The NIC packets leave by, their VLAN if they are tagged, and the router if there is one between.
 fn via(backend: &BackendView) -> String {
-    match &backend.next_hop {
-        Some(hop) => match hop.gateway {
-            Some(gateway) => format!("{} {gateway}", hop.nic),
-            None => hop.nic.clone(),
-        },
-        None => "-".to_owned(),
-    }
+    let Some(hop) = &backend.next_hop else { return "-".to_owned() };
+    let vlan = hop.vlan.map(|id| format!(" vlan {id}")).unwrap_or_default();
+    let gateway = hop.gateway.map(|gateway| format!(" {gateway}")).unwrap_or_default();
+    format!("{}{vlan}{gateway}", hop.nic)
 }
 
 impl Listed for NicStatus {

@@ -40,7 +40,7 @@ pub(super) enum Answer {
 /// A usable route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route {
-    /// The NIC it leaves by.
+    /// The device it leaves by: a NIC, or a VLAN device.
     pub ifindex: u32,
     /// The neighbour to send to; none where the address itself is on the link.
     pub gateway: Option<IpAddr>,

@@ -18,7 +18,8 @@ use super::world::World;
 use super::{HopMap, LinkMap, NeighborError};
 
 /// Keeps `hops` up to date with one entry for each `wanted` address, and `links` with every interface, until
-/// an error ends it. A hop leads through one of the `served` interfaces (ifindexes) or is not usable.
+/// an error ends it. A hop leads through one of the `served` interfaces (ifindexes), tagged where the kernel
+/// has a VLAN device on it, or is not usable.
 ///
 /// Runs on a single-threaded tokio runtime with I/O and time enabled, in the network namespace of the calling
 /// thread. Nothing is published before the kernel was read completely once, so that a follower that is

@@ -1,4 +1,5 @@
-//! Netlink bytes ↔ what `World` understands (`linux/rtnetlink.h`, `linux/neighbour.h`, RFC 3549). Pure.
+//! Netlink bytes ↔ what `World` understands (`linux/rtnetlink.h`, `linux/if_link.h`, `linux/neighbour.h`,
+//! RFC 3549). Pure.
 //!
 //! Of each message only what is needed is decoded, so that an attribute of a newer kernel cannot make a
 //! whole link or route unreadable; a message that makes no sense is skipped, never an error.
@@ -18,9 +19,10 @@ use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, Rou
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use shunt_api::mac::MacAddress;
 
-use super::Link;
 use super::facts::{Answer, Event, Inquiry, Route};
 use super::schedule::Key;
+use super::{Link, Vlan};
+use crate::packet::ethernet::VlanTag;
 
 pub(super) const NLMSG_ERROR: u16 = 2;
 pub(super) const NLMSG_DONE: u16 = 3;
@@ -41,6 +43,13 @@ const RTM_DELNEXTHOP: u16 = 105;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const RTA_DST: u16 = 1;
@@ -54,6 +63,7 @@ const RTAX_MTU: u16 = 2;
 
 const ROUTING_HEADER_BYTES: usize = 12;
 const LINK_HEADER_BYTES: usize = 16;
+const ATTRIBUTE_HEADER_BYTES: usize = 4;
 
 /// One message as it stands in a datagram.
 #[derive(Clone, Copy, Debug)]
@@ -152,8 +162,22 @@ fn link_event(message: Message) -> Option<Event> {
         }
     }
     // Wireless events carry little but the name; they tell nothing.
-    let link = Link { name: name?, mac: address, mtu: mtu?, up };
+    let link = Link { name: name?, mac: address, mtu: mtu?, up, vlan: vlan(message.payload) };
     Some(Event::Link { ifindex, link })
+}
+
+/// What makes the link a VLAN device. The device below may be in another network namespace; its ifindex there
+/// means nothing here.
+fn vlan(payload: &[u8]) -> Option<Vlan> {
+    let of_link = |kind| value(payload, LINK_HEADER_BYTES, kind);
+    let info = of_link(IFLA_LINKINFO)?;
+    if text(value(info, 0, IFLA_INFO_KIND)?) != "vlan" || of_link(IFLA_LINK_NETNSID).is_some() {
+        return None;
+    }
+    let data = value(info, 0, IFLA_INFO_DATA)?;
+    let id = u16::from_ne_bytes(value(data, 0, IFLA_VLAN_ID)?.try_into().ok()?);
+    let tpid = u16::from_be_bytes(value(data, 0, IFLA_VLAN_PROTOCOL)?.try_into().ok()?);
+    Some(Vlan { parent: number(of_link(IFLA_LINK)?)?, tag: VlanTag { tpid, id } })
 }
 
 fn neighbour_event(message: Message) -> Option<Event> {
@@ -215,12 +239,17 @@ pub(super) fn route_answer(payload: &[u8]) -> Answer {
 }
 
 fn route_mtu(metrics: &[u8]) -> Option<u32> {
-    let mtu = attributes(metrics, 0).find(|metric| metric.kind() == RTAX_MTU)?;
-    number(mtu.value()).filter(|mtu| *mtu > 0)
+    number(value(metrics, 0, RTAX_MTU)?).filter(|mtu| *mtu > 0)
 }
 
 fn attributes(payload: &[u8], header_bytes: usize) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(payload.get(header_bytes..).unwrap_or_default()).map_while(Result::ok)
+}
+
+fn value(payload: &[u8], header_bytes: usize, kind: u16) -> Option<&[u8]> {
+    let attribute = attributes(payload, header_bytes).find(|attribute| attribute.kind() == kind)?;
+    let end = usize::from(attribute.length());
+    attribute.into_inner().get(ATTRIBUTE_HEADER_BYTES..end)
 }
 
 fn family(address: IpAddr) -> AddressFamily {

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::entry::Need;
 
-/// A neighbour: the NIC it is reached by, and its address there (a gateway's or a backend's).
+/// A neighbour: the device it is reached by (a NIC, or a VLAN device), and its address there (a gateway's or a
+/// backend's).
 pub(super) type Key = (u32, IpAddr);
 
 /// Least time between two questions about a neighbour whose MAC address is in doubt. The kernel turns one

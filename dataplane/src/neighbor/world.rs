@@ -12,6 +12,7 @@ use super::facts::{Answer, Event, Inquiry, Requests, Route};
 use super::rounds::Rounds;
 use super::schedule::{Key, Schedule};
 use super::{Hop, HopMap, Link, LinkMap, ResolvedHop};
+use crate::packet::ethernet::VlanTag;
 
 /// Everything is read from the kernel again this often, in case an event was lost without a sign, and for
 /// changes that have no event (path MTU, redirects).
@@ -34,6 +35,15 @@ pub(super) struct World {
     unsettled: bool,
     /// Something changed that shows in a hop or a link.
     news: bool,
+}
+
+/// How frames of a route leave.
+#[derive(Clone, Copy, Debug)]
+struct Egress {
+    /// The NIC, which Shunt serves.
+    nic: u32,
+    /// What it has to put on them.
+    vlan: Option<VlanTag>,
 }
 
 impl World {
@@ -176,15 +186,15 @@ impl World {
             None => Hop::Unresolved,
             Some(Answer::NoRoute) => Hop::NoRoute,
             Some(Answer::Local { ifindex }) => self.elsewhere(*ifindex),
-            Some(Answer::Via(route)) if !self.served.contains(&route.ifindex) => {
-                self.elsewhere(route.ifindex)
-            }
-            Some(Answer::Via(route)) => self.hop_via(address, route),
+            Some(Answer::Via(route)) => match self.egress(route.ifindex) {
+                Some(egress) => self.hop_via(address, route, egress),
+                None => self.elsewhere(route.ifindex),
+            },
         }
     }
 
-    fn hop_via(&self, address: IpAddr, route: &Route) -> Hop {
-        let Some(link) = self.links.get(&route.ifindex).filter(|link| link.up) else {
+    fn hop_via(&self, address: IpAddr, route: &Route, egress: Egress) -> Hop {
+        let (Some(device), Some(nic)) = (self.link_up(route.ifindex), self.link_up(egress.nic)) else {
             return Hop::NoRoute;
         };
         let neighbour = self.neighbours.get(&(route.ifindex, route.gateway.unwrap_or(address)));
@@ -192,13 +202,30 @@ impl World {
             return Hop::Unresolved;
         };
         Hop::Resolved(ResolvedHop {
-            ifindex: route.ifindex,
-            source_mac: link.mac,
+            ifindex: egress.nic,
+            vlan: egress.vlan,
+            source_mac: device.mac,
             destination_mac,
             gateway: route.gateway,
             source_address: route.source,
-            mtu: route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
+            mtu: route.mtu.unwrap_or(u32::MAX).min(device.mtu).min(nic.mtu),
         })
+    }
+
+    /// How frames leave for a route by `device`, if they can leave by Shunt at all. One tag is written at most,
+    /// so there is no way for a VLAN on a VLAN.
+    fn egress(&self, device: u32) -> Option<Egress> {
+        if self.served.contains(&device) {
+            return Some(Egress { nic: device, vlan: None });
+        }
+        let vlan = self.links.get(&device)?.vlan?;
+        let stacked = self.links.get(&vlan.parent).is_some_and(|parent| parent.vlan.is_some());
+        let served = self.served.contains(&vlan.parent) && !stacked;
+        served.then_some(Egress { nic: vlan.parent, vlan: Some(vlan.tag) })
+    }
+
+    fn link_up(&self, ifindex: u32) -> Option<&Link> {
+        self.links.get(&ifindex).filter(|link| link.up)
     }
 
     fn elsewhere(&self, ifindex: u32) -> Hop {
@@ -208,15 +235,25 @@ impl World {
 
     fn link(&mut self, ifindex: u32, link: Link, now: Instant) {
         if !link.up {
-            for (_, neighbour) in self.neighbours.iter_mut().filter(|(key, _)| key.0 == ifindex) {
-                *neighbour = neighbour.unplugged();
-            }
+            self.unplug(ifindex);
         }
         if self.links.get(&ifindex) != Some(&link) {
             self.links.insert(ifindex, link);
             self.changed();
         }
         self.suspect_all(now);
+    }
+
+    /// A link went down, and with it the VLANs on it, whether or not the kernel says so of each.
+    fn unplug(&mut self, ifindex: u32) {
+        let links = &self.links;
+        let cut = |device: u32| {
+            let vlan = links.get(&device).and_then(|link| link.vlan);
+            device == ifindex || vlan.is_some_and(|vlan| vlan.parent == ifindex)
+        };
+        for (_, neighbour) in self.neighbours.iter_mut().filter(|(key, _)| cut(key.0)) {
+            *neighbour = neighbour.unplugged();
+        }
     }
 
     fn neighbour(&mut self, key: Key, now: Instant, change: impl FnOnce(Neighbour) -> Neighbour) {
@@ -265,8 +302,9 @@ impl World {
     /// The neighbour that frames to `address` go to, if they can go at all.
     fn key(&self, address: IpAddr, answer: &Answer) -> Option<Key> {
         let Answer::Via(route) = answer else { return None };
-        let sendable = self.served.contains(&route.ifindex) && self.links.get(&route.ifindex)?.up;
-        sendable.then(|| (route.ifindex, route.gateway.unwrap_or(address)))
+        let nic = self.egress(route.ifindex)?.nic;
+        self.link_up(route.ifindex).and(self.link_up(nic))?;
+        Some((route.ifindex, route.gateway.unwrap_or(address)))
     }
 
     fn suspect_all(&mut self, now: Instant) {

@@ -5,7 +5,7 @@ use shunt_api::counters::DropReason;
 /// Bytes of an untagged header: destination, source, type.
 pub const HEADER_LENGTH: usize = 14;
 /// Bytes of one VLAN tag.
-const TAG_LENGTH: usize = 4;
+pub const TAG_LENGTH: usize = 4;
 /// Tags followed before the frame is given up on; the XDP program skips as many.
 const MAX_TAGS: usize = 2;
 
@@ -13,6 +13,26 @@ const TYPE_IPV4: u16 = 0x0800;
 const TYPE_IPV6: u16 = 0x86dd;
 const TYPE_VLAN: u16 = 0x8100;
 const TYPE_SERVICE_VLAN: u16 = 0x88a8;
+/// The bits of a tag's control information that are not priority or drop eligibility.
+const VLAN_ID_MASK: u16 = 0x0fff;
+
+/// A VLAN tag with priority 0 (IEEE 802.1Q, clause 9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanTag {
+    /// Tag protocol identifier: 0x8100 for a customer's VLAN (802.1Q), 0x88a8 for a provider's (802.1ad).
+    pub tpid: u16,
+    /// VLAN identifier, 0 to 4094; 12 bits on the wire.
+    pub id: u16,
+}
+
+impl VlanTag {
+    /// As it stands on the wire, between the Ethernet source and the type of the payload.
+    pub const fn to_be_bytes(self) -> [u8; TAG_LENGTH] {
+        let [[tpid_high, tpid_low], [id_high, id_low]] =
+            [self.tpid.to_be_bytes(), (self.id & VLAN_ID_MASK).to_be_bytes()];
+        [tpid_high, tpid_low, id_high, id_low]
+    }
+}
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +85,20 @@ mod tests {
             (0..tags).for_each(|_| frame.extend(tag));
             frame.extend([0x08, 0x00]);
             assert_eq!(parse(&frame), expected, "{tags} tags");
+        }
+    }
+
+    #[test]
+    fn a_tag_is_written_with_priority_0_and_read_back() {
+        for (tpid, id, expected) in [
+            (TYPE_VLAN, 20, [0x81, 0x00, 0x00, 0x14]),
+            (TYPE_SERVICE_VLAN, 4094, [0x88, 0xa8, 0x0f, 0xfe]),
+            (TYPE_VLAN, 0xffff, [0x81, 0x00, 0x0f, 0xff]),
+        ] {
+            let tag = VlanTag { tpid, id };
+            assert_eq!(tag.to_be_bytes(), expected, "{tag:?}");
+            let frame = [&[0; 12][..], &tag.to_be_bytes(), &[0x86, 0xdd]].concat();
+            assert_eq!(parse(&frame), Ok((EtherType::Ipv6, HEADER_LENGTH + TAG_LENGTH)), "{tag:?}");
         }
     }
 

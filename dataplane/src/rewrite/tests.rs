@@ -9,6 +9,7 @@ use crate::packet;
 const LINK: Link = Link {
     destination: MacAddress([2, 0, 0, 0, 0, 0xbb]),
     source: MacAddress([2, 0, 0, 0, 0, 0xaa]),
+    vlan: None,
     mtu: 1500,
 };
 

@@ -17,6 +17,7 @@ fn open(nic: u8, last_mac_byte: u8, source: &str) -> Hop {
         link: Link {
             destination: MacAddress([2, 0, 0, 0, 0, last_mac_byte]),
             source: MacAddress([2; 6]),
+            vlan: None,
             mtu: 1500,
         },
         on_link: true,

@@ -168,9 +168,14 @@ fn nics() -> Vec<NicStatus> {
     vec![eth1, eth2]
 }
 
-fn hop(gateway: Option<&str>) -> ResolvedHop {
+fn hop() -> ResolvedHop {
     let mac = MacAddress([2, 0, 0, 0, 1, 1]);
-    ResolvedHop { nic: "eth1".to_owned(), mac, gateway: gateway.map(address), mtu: 1500 }
+    ResolvedHop { nic: "eth1".to_owned(), vlan: None, mac, gateway: None, mtu: 1500 }
+}
+
+/// By a router in a VLAN.
+fn far_hop() -> ResolvedHop {
+    ResolvedHop { vlan: Some(20), gateway: Some(address("2001:db8::1")), ..hop() }
 }
 
 fn next_hops() -> Vec<NextHopStatus> {
@@ -181,10 +186,10 @@ fn next_hops() -> Vec<NextHopStatus> {
         flows: 20_604,
     };
     vec![
-        open("10.0.1.11", hop(None)),
-        open("10.0.1.12", hop(None)),
-        open("10.0.2.21", hop(None)),
-        open("2001:db8:1::13", hop(Some("2001:db8::1"))),
+        open("10.0.1.11", hop()),
+        open("10.0.1.12", hop()),
+        open("10.0.2.21", hop()),
+        open("2001:db8:1::13", far_hop()),
     ]
 }
 
@@ -216,7 +221,7 @@ fn backends() -> Vec<BackendView> {
         mode: Mode::Dr,
         weight: 1,
         state: "reachable".to_owned(),
-        next_hop: Some(hop(None)),
+        next_hop: Some(hop()),
         flows: 20_604,
     };
     let web2 = BackendView {
@@ -231,7 +236,7 @@ fn backends() -> Vec<BackendView> {
         address: address("2001:db8:1::13"),
         mode: Mode::Ipip,
         weight: 2,
-        next_hop: Some(hop(Some("2001:db8::1"))),
+        next_hop: Some(far_hop()),
         ..web1.clone()
     };
     let dns1 = BackendView {

@@ -1,7 +1,9 @@
 //! Messages built by netlink-packet-route, which knows nothing of our decoding, as the kernel sends them.
 
 use netlink_packet_core::Emitable;
-use netlink_packet_route::link::LinkAttribute;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, InfoVlan, LinkAttribute, LinkInfo, VlanProtocol,
+};
 use netlink_packet_route::neighbour::NeighbourState;
 use netlink_packet_route::route::{RouteMetric, RouteVia};
 
@@ -39,7 +41,7 @@ fn links() {
         (LinkFlags::Up | LinkFlags::LowerUp, false),
         (LinkFlags::LowerUp | LinkFlags::Running, false),
     ] {
-        let link = Link { name: "eth1".to_owned(), mac: MAC, mtu: 9000, up };
+        let link = Link { name: "eth1".to_owned(), mac: MAC, mtu: 9000, up, vlan: None };
         let bytes = payload(&link_message(flags));
         assert_eq!(decoded(RTM_NEWLINK, &bytes), Some(Event::Link { ifindex: 4, link }), "{flags}");
         assert_eq!(decoded(RTM_DELLINK, &bytes), Some(Event::LinkGone { ifindex: 4 }));
@@ -50,6 +52,68 @@ fn links() {
     let mut wireless = link_message(LinkFlags::Up);
     wireless.attributes.truncate(1);
     assert_eq!(decoded(RTM_NEWLINK, &payload(&wireless)), None);
+}
+
+#[test]
+fn vlan_devices() {
+    use LinkAttribute::{Link as Below, LinkInfo as Info, LinkNetNsId};
+    let of = |data: Vec<InfoVlan>| {
+        Info(vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(data))])
+    };
+    let customer = || of(vec![InfoVlan::Protocol(VlanProtocol::Ieee8021Q), InfoVlan::Id(20)]);
+    let provider = || of(vec![InfoVlan::Id(4094), InfoVlan::Protocol(VlanProtocol::Ieee8021Ad)]);
+    let without_id = of(vec![InfoVlan::Protocol(VlanProtocol::Ieee8021Q)]);
+    let without_protocol = of(vec![InfoVlan::Id(20)]);
+    let veth = Info(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(LinkMessage::default()))),
+    ]);
+    let on = |parent, tpid, id| Some(Vlan { parent, tag: VlanTag { tpid, id } });
+    for (what, attributes, expected) in [
+        ("802.1Q", vec![Below(3), customer()], on(3, 0x8100, 20)),
+        ("802.1ad, in another order", vec![provider(), Below(300)], on(300, 0x88a8, 4094)),
+        ("the NIC is in another namespace", vec![Below(3), customer(), LinkNetNsId(0)], None),
+        ("no NIC", vec![customer()], None),
+        ("no identifier", vec![Below(3), without_id], None),
+        ("no protocol", vec![Below(3), without_protocol], None),
+        ("a name and nothing else", vec![Below(3), Info(vec![LinkInfo::Kind(InfoKind::Vlan)])], None),
+        ("another kind", vec![Below(3), veth], None),
+        ("a NIC", vec![], None),
+    ] {
+        let mut message = link_message(LinkFlags::Up);
+        message.attributes.extend(attributes);
+        let Some(Event::Link { link, .. }) = decoded(RTM_NEWLINK, &payload(&message)) else {
+            panic!("{what}: not a link")
+        };
+        assert_eq!(link.vlan, expected, "{what}");
+        assert_eq!((&*link.name, link.mac, link.mtu), ("eth1", MAC, 9000), "{what}");
+    }
+}
+
+#[test]
+fn a_vlan_device_as_the_kernel_sends_it() {
+    #[rustfmt::skip]
+    let bytes = [
+        0, 0, 1, 0, 7, 0, 0, 0, 0x43, 0x10, 1, 0, 0, 0, 0, 0, // Ethernet, ifindex 7, up, running, lower up
+        12, 0, 3, 0, b'e', b't', b'h', b'1', b'.', b'2', b'0', 0,
+        8, 0, 4, 0, 0xdc, 0x05, 0, 0,                         // MTU 1500
+        8, 0, 5, 0, 3, 0, 0, 0,                               // on ifindex 3
+        10, 0, 1, 0, 2, 0, 0, 0, 0, 7, 0, 0,
+        48, 0, 18, 0,                                         // IFLA_LINKINFO
+        9, 0, 1, 0, b'v', b'l', b'a', b'n', 0, 0, 0, 0,
+        32, 0, 2, 0,                                          // IFLA_INFO_DATA
+        6, 0, 5, 0, 0x88, 0xa8, 0, 0,                         // protocol, in network order
+        6, 0, 1, 0, 20, 0, 0, 0,                              // identifier, in host order
+        12, 0, 2, 0, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,      // flags: REORDER_HDR
+    ];
+    let vlan = Some(Vlan { parent: 3, tag: VlanTag { tpid: 0x88a8, id: 20 } });
+    let link = Link { name: "eth1.20".to_owned(), mac: MAC, mtu: 1500, up: true, vlan };
+    assert_eq!(decoded(RTM_NEWLINK, &bytes), Some(Event::Link { ifindex: 7, link }));
+    for length in 0..bytes.len() {
+        if let Some(Event::Link { link, .. }) = decoded(RTM_NEWLINK, &bytes[..length]) {
+            assert_eq!(link.vlan, None, "cut to {length} bytes");
+        }
+    }
 }
 
 #[test]

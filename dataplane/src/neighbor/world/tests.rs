@@ -4,11 +4,12 @@ use netlink_packet_route::neighbour::NeighbourState;
 use shunt_api::mac::MacAddress;
 
 use super::*;
-use crate::neighbor::Link;
+use crate::neighbor::{Link, Vlan};
 
 const NIC: u32 = 2;
 const SECOND_NIC: u32 = 3;
 const OTHER: u32 = 9;
+const VLAN: u32 = 20;
 const BACKEND: &str = "10.0.0.2";
 const MAC_A: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xa]);
 const MAC_B: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xb]);
@@ -22,8 +23,19 @@ fn nic_mac(ifindex: u32) -> MacAddress {
 }
 
 fn link(ifindex: u32, up: bool) -> Event {
-    let link = Link { name: format!("eth{ifindex}"), mac: nic_mac(ifindex), mtu: 1500, up };
+    let link = Link { name: format!("eth{ifindex}"), mac: nic_mac(ifindex), mtu: 1500, up, vlan: None };
     Event::Link { ifindex, link }
+}
+
+/// A VLAN device on `parent`, tagged with its own ifindex.
+fn vlan(ifindex: u32, parent: u32, up: bool) -> Event {
+    let Event::Link { link, .. } = link(ifindex, up) else { unreachable!() };
+    let link = Link { vlan: Some(Vlan { parent, tag: tag(ifindex) }), ..link };
+    Event::Link { ifindex, link }
+}
+
+fn tag(ifindex: u32) -> VlanTag {
+    VlanTag { tpid: 0x8100, id: ifindex as u16 }
 }
 
 fn neighbour(ifindex: u32, address: &str, state: NeighbourState, mac: Option<MacAddress>) -> Event {
@@ -46,12 +58,19 @@ fn via(ifindex: u32, gateway: Option<&str>) -> Answer {
 fn resolved(ifindex: u32, gateway: Option<&str>, destination_mac: MacAddress) -> Hop {
     Hop::Resolved(ResolvedHop {
         ifindex,
+        vlan: None,
         source_mac: nic_mac(ifindex),
         destination_mac,
         gateway: gateway.map(ip),
         source_address: Some(ip("10.0.0.1")),
         mtu: 1500,
     })
+}
+
+/// A hop over [`VLAN`] on `nic` to `mac`.
+fn tagged(nic: u32, gateway: Option<&str>, destination_mac: MacAddress) -> Hop {
+    let Hop::Resolved(hop) = resolved(VLAN, gateway, destination_mac) else { unreachable!() };
+    Hop::Resolved(ResolvedHop { ifindex: nic, vlan: Some(tag(VLAN)), ..hop })
 }
 
 /// A world that serves two NICs and wants one backend, and the kernel it asks.
@@ -206,8 +225,10 @@ fn a_mac_address_lives_until_the_neighbour_fails_its_probes() {
 
 #[test]
 fn links_come_go_and_change() {
-    let other_mac =
-        |mac| Event::Link { ifindex: NIC, link: Link { name: "eth2".to_owned(), mac, mtu: 1400, up: true } };
+    let other_mac = |mac| Event::Link {
+        ifindex: NIC,
+        link: Link { name: "eth2".to_owned(), mac, mtu: 1400, up: true, vlan: None },
+    };
     let Hop::Resolved(hop) = resolved(NIC, None, MAC_A) else { unreachable!() };
     let changed = Hop::Resolved(ResolvedHop { source_mac: MAC_B, mtu: 1400, ..hop });
     check(
@@ -226,6 +247,119 @@ fn links_come_go_and_change() {
             ("removed", Event::LinkGone { ifindex: NIC }, Hop::NoRoute),
         ],
     );
+}
+
+#[test]
+fn a_vlan_leads_through_the_nic_below_if_that_is_served_and_has_no_tag_itself() {
+    let stacked = 30;
+    let on = |parent| vec![vlan(VLAN, parent, true)];
+    let served_vlan = BTreeSet::from([VLAN]);
+    let nics = BTreeSet::from([NIC, SECOND_NIC]);
+    let there = |name: &str| Hop::RouteElsewhere { ifname: name.to_owned() };
+    for (what, served, links, device, expected) in [
+        ("on a served NIC", &nics, on(NIC), VLAN, tagged(NIC, None, MAC_A)),
+        ("on the other served NIC", &nics, on(SECOND_NIC), VLAN, tagged(SECOND_NIC, None, MAC_A)),
+        ("on a NIC not served", &nics, on(OTHER), VLAN, there("eth20")),
+        ("on a NIC nobody knows", &nics, on(77), VLAN, there("eth20")),
+        ("served itself", &served_vlan, on(NIC), VLAN, resolved(VLAN, None, MAC_A)),
+        ("on a VLAN", &nics, [on(NIC), vec![vlan(stacked, VLAN, true)]].concat(), stacked, there("eth30")),
+        (
+            "on a VLAN that is served",
+            &served_vlan,
+            [on(NIC), vec![vlan(stacked, VLAN, true)]].concat(),
+            stacked,
+            there("eth30"),
+        ),
+        ("the NIC is down", &nics, [on(NIC), vec![link(NIC, false)]].concat(), VLAN, Hop::NoRoute),
+        ("the VLAN is down", &nics, vec![vlan(VLAN, NIC, false)], VLAN, Hop::NoRoute),
+    ] {
+        let found = [links, vec![reachable(device, BACKEND, MAC_A)]].concat();
+        let mut bench = Bench::new(&[(BACKEND, via(device, None))], &found);
+        bench.world.serve(served);
+        bench.serve_requests();
+        assert_eq!(bench.hop(BACKEND), expected, "{what}");
+    }
+}
+
+#[test]
+fn the_mtu_is_the_least_of_route_vlan_and_nic() {
+    let with_mtu = |event: Event, mtu| match event {
+        Event::Link { ifindex, link } => Event::Link { ifindex, link: Link { mtu, ..link } },
+        other => other,
+    };
+    for (route, device, nic, expected) in [
+        (None, 1500, 9000, 1500),
+        (None, 1500, 1500, 1500),
+        (Some(1400), 1500, 9000, 1400),
+        (Some(9000), 1496, 9000, 1496),
+        (None, 9000, 1500, 1500),
+    ] {
+        let links = [with_mtu(vlan(VLAN, NIC, true), device), with_mtu(link(NIC, true), nic)];
+        let answer = Answer::Via(Route { ifindex: VLAN, gateway: None, source: None, mtu: route });
+        let found = [&links[..], &[reachable(VLAN, BACKEND, MAC_A)]].concat();
+        let Hop::Resolved(hop) = Bench::new(&[(BACKEND, answer)], &found).hop(BACKEND) else {
+            panic!("{route:?} {device} {nic}: not resolved")
+        };
+        assert_eq!(hop.mtu, expected, "{route:?} {device} {nic}");
+    }
+}
+
+#[test]
+fn a_vlan_follows_its_own_changes_and_those_of_the_nic_below() {
+    let gateway = Some("10.20.0.254");
+    let open = |mac| tagged(NIC, gateway, mac);
+    let say = |event| neighbour(VLAN, "10.20.0.254", event, None);
+    let moved = |parent| vlan(VLAN, parent, true);
+    check(
+        Bench::new(&[(BACKEND, via(VLAN, gateway))], &[vlan(VLAN, NIC, true)]),
+        vec![
+            ("the same of the NIC itself", reachable(NIC, "10.20.0.254", MAC_B), Hop::Unresolved),
+            ("found in the VLAN", reachable(VLAN, "10.20.0.254", MAC_A), open(MAC_A)),
+            ("the VLAN goes down", vlan(VLAN, NIC, false), Hop::NoRoute),
+            ("and up", vlan(VLAN, NIC, true), open(MAC_A)),
+            ("the NIC loses its carrier, the VLAN says nothing", link(NIC, false), Hop::NoRoute),
+            ("back, and the kernel kept the entry", link(NIC, true), open(MAC_A)),
+            ("flushed by the kernel", gone(VLAN, "10.20.0.254"), open(MAC_A)),
+            ("no carrier again", link(NIC, false), Hop::NoRoute),
+            ("back, somebody else may be there", link(NIC, true), Hop::Unresolved),
+            ("found", reachable(VLAN, "10.20.0.254", MAC_B), open(MAC_B)),
+            ("looked for anew", say(NeighbourState::Incomplete), open(MAC_B)),
+            ("no carrier meanwhile", link(NIC, false), Hop::NoRoute),
+            ("back, somebody else may be there", link(NIC, true), Hop::Unresolved),
+            ("found", reachable(VLAN, "10.20.0.254", MAC_B), open(MAC_B)),
+            ("looked for anew", say(NeighbourState::Incomplete), open(MAC_B)),
+            ("does not answer", say(NeighbourState::Failed), Hop::Unresolved),
+            ("found again", reachable(VLAN, "10.20.0.254", MAC_A), open(MAC_A)),
+            (
+                "made anew on a NIC not served",
+                moved(OTHER),
+                Hop::RouteElsewhere { ifname: "eth20".to_owned() },
+            ),
+            ("and on one that is", moved(NIC), open(MAC_A)),
+            ("the NIC is removed", Event::LinkGone { ifindex: NIC }, Hop::NoRoute),
+            (
+                "and the VLAN with it",
+                Event::LinkGone { ifindex: VLAN },
+                Hop::RouteElsewhere { ifname: "ifindex 20".to_owned() },
+            ),
+        ],
+    );
+}
+
+#[test]
+fn neighbours_in_a_vlan_are_asked_about_like_any_other() {
+    let mut bench =
+        Bench::new(&[(BACKEND, via(VLAN, None)), ("10.3.0.2", via(30, None))], &[vlan(VLAN, NIC, true)]);
+    let start = bench.now;
+    assert_eq!(bench.inquiries[0].1.key, (VLAN, ip(BACKEND)), "asked of the VLAN device");
+    assert_eq!(bench.inquired(start), [(0.0, true)], "at once, and only what is in use");
+    bench.say(link(NIC, false)).pass(5000);
+    assert_eq!(bench.inquired(start), [], "not while the NIC is down");
+    bench.say(link(NIC, true));
+    assert_eq!(bench.inquired(start).len(), 1, "and again when it is back");
+    bench.say(reachable(VLAN, BACKEND, MAC_A)).pass(1000);
+    bench.say(neighbour(VLAN, BACKEND, NeighbourState::Stale, Some(MAC_A)));
+    assert_eq!(bench.pass(5000).inquired(start).len(), 1, "confirmed when in doubt");
 }
 
 #[test]
