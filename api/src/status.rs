@@ -59,6 +59,9 @@ pub struct NicStatus {
     pub xdp: String,
     /// What the sockets got, read back from them.
     pub zero_copy: bool,
+    /// Packets larger than one buffer, jumbo frames, pass in several. Otherwise the dataplane's log names the
+    /// largest MTU that does.
+    pub multi_buffer: bool,
     /// Queues served.
     pub queues: u32,
     /// What the XDP program counted on this NIC.

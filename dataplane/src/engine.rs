@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::cores::Cores;
 use crate::forward::FlowTables;
 use crate::limits::{ACK_TIMEOUT, MAX_NICS, STOP_PATIENCE};
-use crate::port::xsk::{Mode, OpenError, QueueId, Settings, SocketHandle, Waker, XskPort, combined};
+use crate::port::xsk::{Mode, Offers, OpenError, QueueId, Settings, SocketHandle, Waker, XskPort, combined};
 use crate::program::{Attached, AttachedMode, ProgramError, Steering};
 use crate::queues::{self, QueuesError};
 use crate::table::{Forwarding, Hop, Table};
@@ -139,8 +139,7 @@ impl Engine {
             drop(opened);
             opened = open_all(&partition, plan.settings, ZeroCopy::Off, steering).await?;
         }
-        let zero_copy = opened.iter().flat_map(|o| &o.sockets).all(|socket| socket.mode == Mode::ZeroCopy);
-        tracing::info!(workers = opened.len(), zero_copy, "sockets open");
+        log_sockets(&opened);
         let shared = Arc::new(Shared::new(forwarding, flows, opened.len()));
         let workers = spawn(opened, &shared, plan)?;
         Ok(Self { shared, nics, workers, settings: plan.settings.clone(), retired: Vec::new() })
@@ -154,6 +153,12 @@ impl Engine {
             Err(error) => matches!(error, EngineError::NoSuchNic { .. }),
         });
         lost.map(|nic| nic.configured.name.as_str())
+    }
+
+    /// Bytes of the largest IP packet that surely passes the sockets; `None` where packets of any size do, in
+    /// several buffers.
+    pub fn mtu_limit(&self) -> Option<u32> {
+        mtu_limit(self.workers.iter().flat_map(|worker| &worker.sockets))
     }
 
     /// Publishes a view to all workers at once. The one before is kept until all have moved on.
@@ -286,10 +291,10 @@ async fn open_all(
     zero_copy: ZeroCopy,
     steering: &Steering,
 ) -> Result<Vec<Opened>, EngineError> {
-    let settings = Settings { ring_size: settings.ring_size, zero_copy, busy_poll: settings.busy_poll };
+    let settings = Settings { ring_size: settings.ring_size, busy_poll: settings.busy_poll };
     let mut opened = Vec::with_capacity(partition.len());
     for queues in partition {
-        let (port, waker, sockets) = open(queues, &settings).await?;
+        let (port, waker, sockets) = open(queues, &settings, zero_copy).await?;
         for SocketHandle { queue, fd, .. } in &sockets {
             steering.insert_socket(&queue.name, queue.queue, fd.as_fd())?;
         }
@@ -298,14 +303,33 @@ async fn open_all(
     Ok(opened)
 }
 
+fn log_sockets(opened: &[Opened]) {
+    let sockets = || opened.iter().flat_map(|opened| &opened.sockets);
+    let zero_copy = sockets().all(|socket| socket.mode == Mode::ZeroCopy);
+    let mtu_limit = mtu_limit(sockets());
+    tracing::info!(workers = opened.len(), zero_copy, multi_buffer = mtu_limit.is_none(), "sockets open");
+    if let Some(mtu) = mtu_limit {
+        tracing::warn!(
+            "packets up to {mtu} bytes of MTU pass, larger ones are lost: a driver or the kernel does not hand \
+             over packets in several buffers; keep the MTU of the NICs within that, or try zero_copy = \"off\""
+        );
+    }
+}
+
+fn mtu_limit<'a>(sockets: impl Iterator<Item = &'a SocketHandle>) -> Option<u32> {
+    sockets.filter_map(SocketHandle::mtu_limit).min()
+}
+
 /// Opens a worker's sockets; a queue that another process just left is waited for.
 async fn open(
     queues: &[QueueId],
     settings: &Settings,
+    zero_copy: ZeroCopy,
 ) -> Result<(XskPort, Waker, Vec<SocketHandle>), OpenError> {
     let deadline = Instant::now() + BUSY_PATIENCE;
+    let mut offers = Offers::of(zero_copy);
     loop {
-        match XskPort::open(queues, settings) {
+        match XskPort::open(queues, settings, &mut offers) {
             Err(error) if error.is_busy() && Instant::now() < deadline => sleep(RETRY_PAUSE).await,
             other => return other,
         }

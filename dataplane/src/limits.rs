@@ -13,9 +13,28 @@ pub const MAX_NICS: usize = config::NICS_MAX;
 /// Most backends of one pool: Maglev slots hold 16-bit indices. A snapshot beyond it is refused.
 pub const MAX_POOL_BACKENDS: usize = config::BACKENDS_MAX;
 
-/// Bytes of one AF_XDP frame: the smallest that the kernel allows, which holds an MTU of 1500 with 256 bytes
-/// of kernel headroom and 40 of tunnel header.
+/// Bytes of one AF_XDP frame: the smallest that the kernel allows, which holds an MTU of 1500. A larger packet
+/// comes in pieces of one frame each.
 pub const FRAME_SIZE: u32 = 2048;
+
+/// Bytes at the start of every AF_XDP frame that the kernel keeps free (`XDP_PACKET_HEADROOM`).
+const KERNEL_HEADROOM: u32 = 256;
+
+/// Most bytes between the start of a buffer and the Ethernet header: an outer IPv6 header and a VLAN tag.
+const LEAD: u32 = 40 + 4;
+
+/// Ethernet header with one VLAN tag.
+const ETHERNET: u32 = 14 + 4;
+
+/// Bytes of the largest IP packet that surely fits one buffer: the MTU that can be served where a driver does
+/// not take packets in pieces. Larger packets are lost there, which shows as `rx_dropped` of the sockets.
+pub const SINGLE_BUFFER_MTU: u32 = FRAME_SIZE - KERNEL_HEADROOM - LEAD - ETHERNET;
+const _: () = assert!(SINGLE_BUFFER_MTU >= 1500, "every network has an MTU of 1500");
+
+/// Most pieces of one packet; a packet of more is dropped and counted as `oversized`. To send in copy mode the
+/// kernel makes each piece a fragment of a socket buffer, which has room for `MAX_SKB_FRAGS` = 17
+/// (`xsk_build_skb_zerocopy` of net/xdp/xsk.c). That is 30 kB, and an MTU of 9000 needs 6.
+pub const MAX_PIECES: usize = 17;
 
 /// Empty rounds before a worker sleeps: about the time in which a busy NIC delivers its next packet.
 pub const SPINS_BEFORE_SLEEP: u32 = 32;

@@ -1,9 +1,11 @@
-//! A port in memory: no NIC, no root, no kernel. Tests, benches and fuzzers put frames in at one end and
-//! take what the worker sent out at the other. It never drops: [`MemoryPort::inject`] says when full.
+//! A port in memory: no NIC, no root, no kernel. Tests, benches and fuzzers put packets in at one end and
+//! take what the worker sent out at the other. It never drops but what is oversized: [`MemoryPort::inject`]
+//! says when full.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::chains::{Arrival, Assembly, Chains, Piece};
 use super::{Census, Frame, NicIndex, Port, PortCounters};
 
 /// Bytes of one buffer, as in AF_XDP.
@@ -13,46 +15,76 @@ pub const CHUNK_SIZE: usize = 2048;
 #[derive(Debug)]
 pub struct MemoryPort {
     memory: Vec<u8>,
+    chunk_size: usize,
+    chains: Chains,
     free: Vec<u32>,
-    received: VecDeque<Frame>,
+    received: VecDeque<(NicIndex, Piece)>,
+    assembly: Assembly,
     outgoing: VecDeque<(NicIndex, Frame)>,
+    /// Chunks.
     in_worker: usize,
+    /// Chunks.
+    sending: usize,
     transmit_limit: usize,
+    oversized: u64,
 }
 
 impl MemoryPort {
     /// With `frames` buffers, of which at most `transmit_limit` can be on their way out at once.
     pub fn new(frames: usize, transmit_limit: usize) -> Self {
+        Self::with_chunk_size(frames, transmit_limit, CHUNK_SIZE)
+    }
+
+    /// Likewise, with buffers of `chunk_size` bytes: small ones make packets of many pieces out of few bytes.
+    pub fn with_chunk_size(frames: usize, transmit_limit: usize, chunk_size: usize) -> Self {
         Self {
-            memory: vec![0; frames * CHUNK_SIZE],
+            memory: vec![0; frames * chunk_size],
+            chunk_size,
+            chains: Chains::new(frames),
             free: (0..frames as u32).rev().collect(),
             received: VecDeque::with_capacity(frames),
+            assembly: Assembly::default(),
             outgoing: VecDeque::with_capacity(frames),
             in_worker: 0,
+            sending: 0,
             transmit_limit,
+            oversized: 0,
         }
     }
 
-    /// Puts one frame into the receive ring, `lead` being the bytes the steering program put before the
-    /// Ethernet header. Returns false, and changes nothing, if there is no free buffer.
-    ///
-    /// Panics if the frame is longer than a buffer.
+    /// Puts one packet into the receive ring of the first NIC; see [`MemoryPort::inject_from`].
     pub fn inject(&mut self, lead: &[u8], frame: &[u8]) -> bool {
-        let length = lead.len() + frame.len();
-        assert!(length <= CHUNK_SIZE, "{length} bytes do not fit a buffer");
-        let Some(chunk) = self.free.pop() else { return false };
-        let buffer = &mut self.memory[chunk as usize * CHUNK_SIZE..][..length];
-        buffer[..lead.len()].copy_from_slice(lead);
-        buffer[lead.len()..].copy_from_slice(frame);
-        self.received.push_back(Frame { chunk, start: 0, end: length as u16 });
+        self.inject_from(NicIndex::default(), lead, frame)
+    }
+
+    /// Puts one packet into the receive ring of a NIC, in as many pieces as it needs, `lead` being the bytes
+    /// the steering program put before the Ethernet header. Returns false, and changes nothing, if there are too
+    /// few free buffers.
+    pub fn inject_from(&mut self, nic: NicIndex, lead: &[u8], frame: &[u8]) -> bool {
+        let pieces = (lead.len() + frame.len()).div_ceil(self.chunk_size).max(1);
+        if pieces > self.free.len() {
+            return false;
+        }
+        let mut sources = [lead, frame];
+        for _ in 0..pieces {
+            let chunk = self.free.pop().expect("there are as many as looked for");
+            let length = fill(self.chunk_mut(chunk), &mut sources) as u32;
+            let more = sources.iter().any(|source| !source.is_empty());
+            self.received.push_back((nic, Piece { chunk, length, more }));
+        }
         true
     }
 
     /// Takes what was transmitted, oldest first, and frees its buffers.
     pub fn drain(&mut self, mut each: impl FnMut(NicIndex, &[u8])) {
         while let Some((nic, frame)) = self.outgoing.pop_front() {
-            each(nic, &self.memory[frame.chunk as usize * CHUNK_SIZE..][frame.range()]);
-            self.free.push(frame.chunk);
+            if frame.pieces() == 1 {
+                each(nic, &self.chunk(frame.chunk)[frame.range()]);
+            } else {
+                each(nic, &self.joined(&frame));
+            }
+            self.sending -= frame.pieces();
+            self.reclaim(&frame);
         }
     }
 
@@ -62,32 +94,90 @@ impl MemoryPort {
         self.drain(|nic, bytes| taken.push((nic, bytes.to_vec())));
         taken
     }
+
+    /// The whole packet.
+    fn joined(&self, frame: &Frame) -> Vec<u8> {
+        let tail = self.chains.pieces(frame).skip(1);
+        let tail = tail.map(|(chunk, length)| &self.chunk(chunk)[..length]);
+        std::iter::once(&self.chunk(frame.chunk)[frame.range()]).chain(tail).collect::<Vec<_>>().concat()
+    }
+
+    fn chunk(&self, chunk: u32) -> &[u8] {
+        &self.memory[chunk as usize * self.chunk_size..][..self.chunk_size]
+    }
+
+    fn chunk_mut(&mut self, chunk: u32) -> &mut [u8] {
+        &mut self.memory[chunk as usize * self.chunk_size..][..self.chunk_size]
+    }
+
+    /// Like [`Port::receive`], but looks at no more than so many pieces.
+    fn receive_pieces(&mut self, frames: &mut Vec<Frame>, limit: usize, pieces: usize) -> usize {
+        let before = frames.len();
+        for _ in 0..pieces {
+            if frames.len() - before == limit {
+                break;
+            }
+            let Some((nic, piece)) = self.received.pop_front() else { break };
+            if self.assembly.is_whole(&piece) {
+                self.in_worker += 1;
+                frames.push(Frame::single(&piece, nic));
+                continue;
+            }
+            match self.assembly.add(&piece, nic, &mut self.chains) {
+                Arrival::Incomplete => {}
+                Arrival::Packet(frame) => {
+                    self.in_worker += frame.pieces();
+                    frames.push(frame);
+                }
+                Arrival::Oversized(frame) => {
+                    self.oversized += 1;
+                    self.reclaim(&frame);
+                }
+                Arrival::Surplus(frame) => self.reclaim(&frame),
+            }
+        }
+        frames.len() - before
+    }
+
+    fn reclaim(&mut self, frame: &Frame) {
+        self.free.extend(self.chains.chunks(frame));
+    }
 }
 
 impl Port for MemoryPort {
     fn receive(&mut self, frames: &mut Vec<Frame>, limit: usize) -> usize {
-        let count = limit.min(self.received.len());
-        frames.extend(self.received.drain(..count));
-        self.in_worker += count;
-        count
+        self.receive_pieces(frames, limit, self.received.len())
     }
 
     fn buffer(&mut self, frame: &Frame) -> &mut [u8] {
-        &mut self.memory[frame.chunk as usize * CHUNK_SIZE..][..CHUNK_SIZE]
+        self.chunk_mut(frame.chunk)
+    }
+
+    fn truncate(&mut self, frame: &mut Frame, length: usize) {
+        if let Some(rest) = self.chains.truncate(frame, length) {
+            self.release(rest);
+        }
+    }
+
+    fn spare(&mut self) -> Option<Frame> {
+        let chunk = self.free.pop()?;
+        self.in_worker += 1;
+        Some(Frame::empty(chunk, NicIndex::default()))
     }
 
     fn transmit(&mut self, nic: NicIndex, frame: Frame) -> Result<(), Frame> {
-        if self.outgoing.len() >= self.transmit_limit {
+        if frame.range().is_empty() || self.sending + frame.pieces() > self.transmit_limit {
             return Err(frame);
         }
-        self.in_worker -= 1;
+        self.in_worker -= frame.pieces();
+        self.sending += frame.pieces();
         self.outgoing.push_back((nic, frame));
         Ok(())
     }
 
     fn release(&mut self, frame: Frame) {
-        self.in_worker -= 1;
-        self.free.push(frame.chunk);
+        self.in_worker -= frame.pieces();
+        self.reclaim(&frame);
     }
 
     fn flush(&mut self) {}
@@ -96,41 +186,29 @@ impl Port for MemoryPort {
 
     fn census(&self) -> Census {
         Census {
-            fill: self.free.len() + self.received.len(),
+            fill: self.free.len() + self.received.len() + self.assembly.pieces(),
             worker: self.in_worker,
-            transmit: self.outgoing.len(),
-            total: self.memory.len() / CHUNK_SIZE,
+            transmit: self.sending,
+            total: self.memory.len() / self.chunk_size,
         }
     }
 
     fn counters(&self) -> PortCounters {
-        PortCounters::default()
+        PortCounters { oversized: self.oversized, ..PortCounters::default() }
     }
+}
+
+/// Moves bytes from the sources, one after the other, to the buffer until it is full. Returns how many.
+fn fill(buffer: &mut [u8], sources: &mut [&[u8]; 2]) -> usize {
+    let mut filled = 0;
+    for source in sources {
+        let (now, later) = source.split_at(source.len().min(buffer.len() - filled));
+        buffer[filled..filled + now.len()].copy_from_slice(now);
+        filled += now.len();
+        *source = later;
+    }
+    filled
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_are_conserved_through_every_path() {
-        let mut port = MemoryPort::new(4, 1);
-        for byte in 0..4 {
-            assert!(port.inject(&[9], &[byte; 60]));
-        }
-        assert!(!port.inject(&[], &[4; 60]), "no fifth buffer");
-        let mut frames = Vec::new();
-        assert_eq!(port.receive(&mut frames, 3), 3);
-        assert_eq!(port.census(), Census { fill: 1, worker: 3, transmit: 0, total: 4 });
-        let mut first = frames.remove(0);
-        assert_eq!(port.buffer(&first)[..2], [9, 0]);
-        first.set_range(1..61);
-        port.transmit(NicIndex(1), first).unwrap();
-        let refused = port.transmit(NicIndex(1), frames.remove(0)).unwrap_err();
-        port.release(refused);
-        port.release(frames.remove(0));
-        assert!(port.census().is_conserved());
-        assert_eq!(port.take_transmitted(), [(NicIndex(1), vec![0; 60])]);
-        assert_eq!(port.census(), Census { fill: 4, worker: 0, transmit: 0, total: 4 });
-    }
-}
+mod tests;

@@ -2,13 +2,16 @@
 //! a frame received on one leaves on another without a copy.
 //!
 //! Frames are named by their chunk, `address / FRAME_SIZE`. A chunk's descriptor is in exactly one of
-//! `free`, the kernel's rings, `staged` of a socket, or `held` on behalf of a [`Frame`] token. This module
-//! never creates a descriptor: all come from the UMEM at the start and from the kernel's rings after that,
-//! which is what makes the unsafe ring calls sound.
+//! `free`, the kernel's rings, `staged` of a socket, or `held` on behalf of a [`Frame`] token or of a packet
+//! that is still arriving. This module never creates a descriptor: all come from the UMEM at the start and from
+//! the kernel's rings after that, which is what makes the unsafe ring calls sound.
 #![allow(unsafe_code)] // AF_XDP rings and frames: xsk-rs leaves exclusive use of a frame to its caller.
 
+mod open;
 mod socket;
 
+use open::Attempt;
+pub use open::{Offers, Settings};
 use socket::Bound;
 pub use socket::{Mode, OpenError, QueueId, SocketHandle, combined};
 
@@ -16,27 +19,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shunt_api::snapshot::ZeroCopy;
-use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
+use super::chains::{Arrival, Assembly, Chains, Piece};
 use super::{Census, Frame, NicIndex, Port, PortCounters};
 use crate::limits::{FRAME_SIZE, MAX_BATCH};
 
 /// Frames of the UMEM for each entry of a ring: two fill the receive side (driver ring and receive ring),
 /// one the transmit ring, and one is slack for batches in the worker.
 const FRAMES_PER_RING_ENTRY: u32 = 4;
-
-/// How to open a worker's sockets.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Entries of each ring; a power of two.
-    pub ring_size: u32,
-    /// Whether sockets share memory with the driver.
-    pub zero_copy: ZeroCopy,
-    /// Let the socket drive the driver's polling instead of interrupts.
-    pub busy_poll: bool,
-}
 
 /// One worker's sockets.
 pub struct XskPort {
@@ -45,8 +36,10 @@ pub struct XskPort {
     /// First socket of each NIC, by its index.
     transmit_by: Vec<Option<usize>>,
     free: Vec<FrameDesc>,
-    /// By chunk: the descriptor of a frame that the worker holds.
+    /// By chunk: the descriptor of a piece that the worker holds, or that waits for the rest of its packet.
     held: Vec<FrameDesc>,
+    chains: Chains,
+    /// Chunks.
     in_worker: usize,
     scratch: Vec<FrameDesc>,
     poll: Vec<libc::pollfd>,
@@ -62,6 +55,8 @@ struct Socket {
     fill: FillQueue,
     completion: CompQueue,
     staged: Vec<FrameDesc>,
+    assembly: Assembly,
+    nic: NicIndex,
     mode: Mode,
     ring_size: usize,
     /// Frames that the receive side has: in the fill ring, the driver or the receive ring.
@@ -83,48 +78,31 @@ impl Waker {
 }
 
 impl XskPort {
-    /// Opens sockets on these queues with a UMEM of their own. Also returns what the rest of the program
-    /// needs of them.
+    /// Opens sockets on these queues with a UMEM of their own, in the best way of `offers` that the kernel
+    /// accepts; what it refuses is gone from them afterwards. Also returns what the rest of the program needs of
+    /// the sockets.
     pub fn open(
         queues: &[QueueId],
         settings: &Settings,
+        offers: &mut Offers,
     ) -> Result<(Self, Waker, Vec<SocketHandle>), OpenError> {
         let frames = queues.len() as u32 * settings.ring_size * FRAMES_PER_RING_ENTRY;
-        let Attempt { umem, free, bound } = match settings.zero_copy {
-            ZeroCopy::On => {
-                attempt(queues, settings, frames, Mode::ZeroCopy).map_err(OpenError::zero_copy_demanded)?
-            }
-            ZeroCopy::Off => attempt(queues, settings, frames, Mode::Copy)?,
-            ZeroCopy::Auto => match attempt(queues, settings, frames, Mode::ZeroCopy) {
-                Err(OpenError::Bind { .. }) => attempt(queues, settings, frames, Mode::Copy)?,
-                other => other?,
-            },
-        };
+        let Attempt { umem, free, bound } = open::best(queues, settings, frames, offers)?;
         let waker = Arc::new(
             rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).map_err(OpenError::waker)?,
         );
         let mut sockets = Vec::with_capacity(queues.len());
         let mut handles = Vec::with_capacity(queues.len());
-        for Bound { handle, rx, tx, fill, completion } in bound {
-            let staged = Vec::with_capacity(settings.ring_size as usize);
-            let (mode, ring_size) = (handle.mode, settings.ring_size as usize);
-            sockets.push(Socket {
-                rx,
-                tx,
-                fill,
-                completion,
-                staged,
-                mode,
-                ring_size,
-                receiving: 0,
-                sending: 0,
-            });
+        for bound in bound {
+            let (socket, handle) = Socket::new(bound, settings.ring_size as usize);
+            sockets.push(socket);
             handles.push(handle);
         }
         let mut port = Self {
             transmit_by: first_socket_of_each_nic(queues),
             poll: poll_set(&waker, &sockets),
             held: vec![FrameDesc::default(); frames as usize],
+            chains: Chains::new(frames as usize),
             scratch: vec![FrameDesc::default(); MAX_BATCH.max(settings.ring_size as usize)],
             waker: waker.clone(),
             next_receive: 0,
@@ -186,6 +164,51 @@ impl XskPort {
         }
     }
 
+    /// One entry of a socket's receive ring.
+    fn take_in(&mut self, index: usize, desc: FrameDesc, frames: &mut Vec<Frame>) {
+        let chunk = desc.addr() / FRAME_SIZE as usize;
+        self.held[chunk] = desc;
+        let length = desc.lengths().data() as u32;
+        let piece = Piece { chunk: chunk as u32, length, more: desc.has_more_frames() };
+        let socket = &mut self.sockets[index];
+        if socket.assembly.is_whole(&piece) {
+            self.in_worker += 1;
+            frames.push(Frame::single(&piece, socket.nic));
+            return;
+        }
+        match socket.assembly.add(&piece, socket.nic, &mut self.chains) {
+            Arrival::Incomplete => {}
+            Arrival::Packet(frame) => {
+                self.in_worker += frame.pieces();
+                frames.push(frame);
+            }
+            Arrival::Oversized(frame) => {
+                self.counters.oversized += 1;
+                self.reclaim(&frame);
+            }
+            Arrival::Surplus(frame) => self.reclaim(&frame),
+        }
+    }
+
+    /// Puts the descriptors of a packet, whose head piece is at the start of its buffer, where the next flush
+    /// finds them.
+    fn stage(&mut self, index: usize, frame: &Frame) {
+        let staged = &mut self.sockets[index].staged;
+        let mut more = frame.pieces();
+        for (chunk, length) in self.chains.pieces(frame) {
+            let desc = &mut self.held[chunk as usize];
+            // SAFETY: the worker holds the token of this chunk, so neither the kernel nor another frame uses it.
+            unsafe { self.umem.data_mut(desc) }.cursor().set_pos(length);
+            more -= 1;
+            desc.set_options(if more > 0 { libc::XDP_PKT_CONTD } else { 0 });
+            staged.push(*desc);
+        }
+    }
+
+    fn reclaim(&mut self, frame: &Frame) {
+        self.free.extend(self.chains.chunks(frame).map(|chunk| self.held[chunk as usize]));
+    }
+
     fn drive_driver(&self, socket: &Socket) {
         // SAFETY: a zero-length, non-blocking receive touches no memory; it only runs the driver's poll.
         unsafe {
@@ -202,6 +225,34 @@ impl XskPort {
 }
 
 impl Socket {
+    fn new(bound: Bound, ring_size: usize) -> (Self, SocketHandle) {
+        let Bound { handle, rx, tx, fill, completion } = bound;
+        let socket = Self {
+            rx,
+            tx,
+            fill,
+            completion,
+            staged: Vec::with_capacity(ring_size),
+            assembly: Assembly::default(),
+            nic: handle.queue.nic,
+            mode: handle.mode,
+            ring_size,
+            receiving: 0,
+            sending: 0,
+        };
+        (socket, handle)
+    }
+
+    /// Whether so many more descriptors can be staged. In copy mode an entry counts as taken until its frame is
+    /// completed: when the device is full the kernel steps back to the start of a packet that it has read in
+    /// part (`xskq_cons_cancel_n` of net/xdp/xsk_queue.h), so none of its entries may hold another frame by then.
+    fn has_room(&mut self, pieces: usize) -> bool {
+        let staged = self.staged.len() + pieces;
+        let free = self.tx.nb_free(staged as u32) as usize;
+        let taken = if self.mode == Mode::Copy { self.sending } else { 0 };
+        staged <= free && taken + staged <= self.ring_size
+    }
+
     /// Tells the kernel to transmit, if it wants to be told; returns how often. In copy mode one call takes 32
     /// frames (`TX_BATCH_SIZE` of net/xdp/xsk.c), so it is called for as long as that gets on; a full device
     /// is tried again in the next round.
@@ -212,7 +263,7 @@ impl Socket {
             let _ = self.tx.wakeup();
             kicks += 1;
             let left = self.unsent();
-            if left == unsent || self.mode == Mode::ZeroCopy {
+            if left >= unsent || self.mode == Mode::ZeroCopy {
                 break;
             }
             unsent = left;
@@ -227,25 +278,24 @@ impl Socket {
 }
 
 impl Port for XskPort {
+    /// Looks at no more than `limit` pieces, so that a batch of large packets, too, fits a transmit ring.
     fn receive(&mut self, frames: &mut Vec<Frame>, limit: usize) -> usize {
         let before = frames.len();
+        let mut left = limit.min(self.scratch.len());
         for turn in 0..self.sockets.len() {
             let index = (self.next_receive + turn) % self.sockets.len();
-            let wanted = (limit - (frames.len() - before)).min(self.scratch.len());
             // SAFETY: the kernel returns frames of this UMEM that were given to it through the fill ring.
-            let received = unsafe { self.sockets[index].rx.consume(&mut self.scratch[..wanted]) };
+            let received = unsafe { self.sockets[index].rx.consume(&mut self.scratch[..left]) };
             self.sockets[index].receiving -= received;
+            left -= received;
             if received == 0 && self.busy_poll {
                 self.drive_driver(&self.sockets[index]);
             }
-            for desc in &self.scratch[..received] {
-                let chunk = desc.addr() / FRAME_SIZE as usize;
-                self.held[chunk] = *desc;
-                frames.push(Frame { chunk: chunk as u32, start: 0, end: desc.lengths().data() as u16 });
+            for position in 0..received {
+                self.take_in(index, self.scratch[position], frames);
             }
         }
         self.next_receive = (self.next_receive + 1) % self.sockets.len();
-        self.in_worker += frames.len() - before;
         frames.len() - before
     }
 
@@ -260,32 +310,42 @@ impl Port for XskPort {
         unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr(), bytes.len()) }
     }
 
+    fn truncate(&mut self, frame: &mut Frame, length: usize) {
+        if let Some(rest) = self.chains.truncate(frame, length) {
+            self.release(rest);
+        }
+    }
+
+    fn spare(&mut self) -> Option<Frame> {
+        let desc = self.free.pop()?;
+        let chunk = desc.addr() / FRAME_SIZE as usize;
+        self.held[chunk] = desc;
+        self.in_worker += 1;
+        Some(Frame::empty(chunk as u32, NicIndex::default()))
+    }
+
     fn transmit(&mut self, nic: NicIndex, frame: Frame) -> Result<(), Frame> {
         let Some(index) = self.transmit_by.get(usize::from(nic.0)).copied().flatten() else {
             return Err(frame);
         };
-        let staged = self.sockets[index].staged.len();
-        if self.sockets[index].tx.nb_free(staged as u32 + 1) as usize <= staged {
+        let range = frame.range();
+        // The kernel would neither send nor complete a descriptor without bytes.
+        if range.is_empty() || !self.sockets[index].has_room(frame.pieces()) {
             return Err(frame);
         }
-        let range = frame.range();
         if range.start != 0 {
             // xsk-rs cannot move the start of a descriptor.
-            self.buffer(&frame).copy_within(range.clone(), 0);
+            self.buffer(&frame).copy_within(range, 0);
             self.counters.realigned += 1;
         }
-        let desc = &mut self.held[frame.chunk as usize];
-        // SAFETY: as in `buffer`.
-        unsafe { self.umem.data_mut(desc) }.cursor().set_pos(range.len());
-        desc.set_options(0);
-        self.sockets[index].staged.push(*desc);
-        self.in_worker -= 1;
+        self.stage(index, &frame);
+        self.in_worker -= frame.pieces();
         Ok(())
     }
 
     fn release(&mut self, frame: Frame) {
-        self.in_worker -= 1;
-        self.free.push(self.held[frame.chunk as usize]);
+        self.in_worker -= frame.pieces();
+        self.reclaim(&frame);
     }
 
     fn flush(&mut self) {
@@ -305,7 +365,7 @@ impl Port for XskPort {
     fn census(&self) -> Census {
         let sum = |count: fn(&Socket) -> usize| self.sockets.iter().map(count).sum::<usize>();
         Census {
-            fill: self.free.len() + sum(|socket| socket.receiving),
+            fill: self.free.len() + sum(|socket| socket.receiving + socket.assembly.pieces()),
             worker: self.in_worker,
             transmit: sum(|socket| socket.sending + socket.staged.len()),
             total: self.held.len(),
@@ -315,34 +375,6 @@ impl Port for XskPort {
     fn counters(&self) -> PortCounters {
         self.counters
     }
-}
-
-/// A UMEM with sockets, all in one mode: sockets of one UMEM share the mode of the first, and libxdp cannot
-/// bind a UMEM again that was bound once. So every mode is tried from the start, never by the kernel's own
-/// silent fallback.
-struct Attempt {
-    umem: Umem,
-    free: Vec<FrameDesc>,
-    bound: Vec<Bound>,
-}
-
-fn attempt(queues: &[QueueId], settings: &Settings, frames: u32, mode: Mode) -> Result<Attempt, OpenError> {
-    let (umem, free) = new_umem(frames, settings.ring_size)?;
-    let bind = |queue| socket::bind(&umem, queue, settings, mode);
-    let bound = queues.iter().map(bind).collect::<Result<_, _>>()?;
-    Ok(Attempt { umem, free, bound })
-}
-
-fn new_umem(frames: u32, ring_size: u32) -> Result<(Umem, Vec<FrameDesc>), OpenError> {
-    let size = |entries| QueueSize::new(entries).map_err(|_| OpenError::RingSize(ring_size));
-    let config = UmemConfig::builder()
-        .frame_size(FrameSize::new(FRAME_SIZE).map_err(|_| OpenError::RingSize(ring_size))?)
-        .fill_queue_size(size(2 * ring_size)?)
-        .comp_queue_size(size(2 * ring_size)?)
-        .build()
-        .map_err(|_| OpenError::RingSize(ring_size))?;
-    let count = std::num::NonZeroU32::new(frames).ok_or(OpenError::RingSize(ring_size))?;
-    Umem::new(config, count, false).map_err(|error| OpenError::umem(frames, &error))
 }
 
 fn first_socket_of_each_nic(queues: &[QueueId]) -> Vec<Option<usize>> {

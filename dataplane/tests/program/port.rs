@@ -1,10 +1,13 @@
-//! The AF_XDP port on real sockets: every frame is somewhere at every step, also when rings are full.
+//! The AF_XDP port on real sockets: every frame is somewhere at every step, also when rings are full, and packets
+//! larger than a buffer pass unchanged.
 
-use std::os::fd::AsFd;
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, sockopt};
 use shunt_api::snapshot::{XdpMode, ZeroCopy};
-use shunt_dataplane::port::xsk::{Mode, OpenError, QueueId, Settings, SocketHandle, XskPort};
+use shunt_dataplane::port::xsk::{Mode, Offers, OpenError, QueueId, Settings, SocketHandle, XskPort};
 use shunt_dataplane::port::{Frame, NicIndex, Port};
 use shunt_dataplane::program::Steering;
 
@@ -14,6 +17,12 @@ const RING: u32 = 64;
 const HEADROOM: u32 = 20;
 const IN: NicIndex = NicIndex(0);
 const OUT: NicIndex = NicIndex(1);
+/// Bytes of a packet that the kernel puts in one buffer in copy mode.
+const PIECE: usize = 2048 - 256;
+/// Bytes before the payload of a packet that was sent by [`send`]: Ethernet, IPv4, UDP.
+const HEADERS: usize = 14 + 20 + 8;
+/// Where forwarded packets go; nobody has it.
+const AWAY: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 
 /// A port on `v0`, where packets to [`OWNED`] come in, and on `w0`, whose peer is `w1`.
 struct Bench {
@@ -28,15 +37,18 @@ fn queues() -> [QueueId; 2] {
 }
 
 fn open(queues: &[QueueId], zero_copy: ZeroCopy) -> Result<(XskPort, Vec<SocketHandle>), OpenError> {
-    let settings = Settings { ring_size: RING, zero_copy, busy_poll: false };
-    XskPort::open(queues, &settings).map(|(port, _, sockets)| (port, sockets))
+    let settings = Settings { ring_size: RING, busy_poll: false };
+    XskPort::open(queues, &settings, &mut Offers::of(zero_copy)).map(|(port, _, sockets)| (port, sockets))
 }
 
 impl Bench {
-    fn new(directory: &Path) -> Self {
+    fn new(directory: &Path, mtu: u32) -> Self {
         run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
         add_veth();
         run("ip link add w0 type veth peer name w1 && ip link set w0 up && ip link set w1 up");
+        for nic in ["v0", "v1", "w0", "w1"] {
+            run(&format!("ip link set {nic} mtu {mtu}"));
+        }
         let mut steering = Steering::open(directory).unwrap();
         let (port, sockets) = open(&queues(), ZeroCopy::Auto).unwrap();
         for SocketHandle { queue, fd, .. } in &sockets {
@@ -67,11 +79,72 @@ impl Bench {
         self.check();
     }
 
+    /// Receives what is there, looking at `pieces` ring entries at a time, until `count` packets are held.
+    fn collect(&mut self, count: usize, pieces: usize) {
+        wait_until("the packets are received", || {
+            let received = self.port.receive(&mut self.frames, pieces);
+            assert!(received <= pieces);
+            self.check();
+            self.port.flush();
+            self.check();
+            self.frames.len() == count
+        });
+    }
+
+    /// Sends a frame, behind its headroom, to [`AWAY`].
+    fn forward(&mut self, mut frame: Frame) {
+        frame.set_range(frame.range().start + HEADROOM as usize..frame.range().end);
+        let start = frame.range().start;
+        self.port.buffer(&frame)[start..start + 6].copy_from_slice(&AWAY);
+        let mut unsent = Some(frame);
+        wait_until("there is room", || {
+            if let Err(frame) = self.port.transmit(OUT, unsent.take().unwrap()) {
+                self.port.flush();
+                unsent = Some(frame);
+            }
+            unsent.is_none()
+        });
+    }
+
+    fn wait_until_completed(&mut self) {
+        wait_until("all is completed", || {
+            self.flush();
+            self.port.census().transmit == 0
+        });
+        assert_eq!(self.port.census().fill + self.port.census().worker, self.port.census().total);
+    }
+
     fn check(&self) {
         let census = self.port.census();
         assert!(census.is_conserved(), "{census:?}");
-        assert_eq!(census.worker, self.frames.len(), "{census:?}");
+        let held = self.frames.iter().map(|frame| 1 + frame.tail_length().div_ceil(PIECE)).sum::<usize>();
+        assert_eq!(census.worker, held, "{census:?}");
         assert_eq!(census.total, 2 * 4 * RING as usize);
+    }
+}
+
+/// Sees the IPv4 frames that the kernel sends or receives in this network namespace.
+struct Tap(OwnedFd);
+
+impl Tap {
+    fn open() -> Self {
+        const ETH_P_ALL: u16 = 3;
+        let all = NonZeroU32::new(ETH_P_ALL.to_be().into()).map(Protocol::from_raw);
+        let flags = SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, flags, all).unwrap();
+        sockopt::set_socket_recv_buffer_size_force(&socket, 32 << 20).unwrap();
+        Self(socket)
+    }
+
+    /// Adds those seen since the last look to `sent`, or to `arrived` if they go to [`AWAY`].
+    fn look(&self, sent: &mut Vec<Vec<u8>>, arrived: &mut Vec<Vec<u8>>) {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok((length, _)) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
+            let frame = &buffer[..length];
+            if frame[12..14] == [0x08, 0x00] {
+                if frame[..6] == AWAY { &mut *arrived } else { &mut *sent }.push(frame.to_vec());
+            }
+        }
     }
 }
 
@@ -84,13 +157,13 @@ fn received_by(nic: &str) -> u64 {
 #[test]
 fn frames_are_conserved_through_the_kernel() {
     sandboxed("port::frames_are_conserved_through_the_kernel", |directory| {
-        let mut bench = Bench::new(directory);
+        let mut bench = Bench::new(directory, 1500);
         assert!(bench.sockets.iter().all(|socket| socket.mode == Mode::Copy), "veth has no zero-copy");
         let mut sent = 0;
         for _ in 0..40 {
             bench.receive(30);
             for (index, mut frame) in std::mem::take(&mut bench.frames).into_iter().enumerate() {
-                assert_eq!(frame.length(), HEADROOM as usize + 14 + 20 + 8 + 100);
+                assert_eq!(frame.length(), HEADROOM as usize + HEADERS + 100);
                 if index % 3 == 0 {
                     bench.port.release(frame);
                     continue;
@@ -102,10 +175,7 @@ fn frames_are_conserved_through_the_kernel() {
             bench.flush();
         }
         wait_until("all has arrived", || received_by("w1") == sent);
-        wait_until("all is completed", || {
-            bench.flush();
-            bench.port.census().transmit == 0
-        });
+        bench.wait_until_completed();
         assert_eq!(bench.port.counters().realigned, sent, "xsk-rs cannot move the start of a frame");
         assert_eq!(bench.port.census().fill, bench.port.census().total);
     });
@@ -114,7 +184,7 @@ fn frames_are_conserved_through_the_kernel() {
 #[test]
 fn a_full_transmit_ring_gives_the_frame_back() {
     sandboxed("port::a_full_transmit_ring_gives_the_frame_back", |directory| {
-        let mut bench = Bench::new(directory);
+        let mut bench = Bench::new(directory, 1500);
         for _ in 0..4 {
             bench.receive(RING as usize / 2);
             bench.flush();
@@ -139,6 +209,123 @@ fn a_full_transmit_ring_gives_the_frame_back() {
         let frame = bench.port.transmit(nowhere, frame).unwrap_err();
         bench.port.release(frame);
         bench.check();
+    });
+}
+
+/// Bytes that differ from packet to packet and from piece to piece.
+fn payload(round: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|index| (index * 7 + index / 251 + round) as u8).collect()
+}
+
+#[test]
+fn jumbo_frames_pass_unchanged_between_small_ones() {
+    sandboxed("port::jumbo_frames_pass_unchanged_between_small_ones", |directory| {
+        let mut bench = Bench::new(directory, 9000);
+        assert!(bench.sockets.iter().all(|socket| socket.multi_buffer && socket.mtu_limit().is_none()));
+        let tap = Tap::open();
+        let one_piece = PIECE - HEADROOM as usize - HEADERS;
+        let sizes = [9000 - 28, 1, one_piece, one_piece + 1, 9000 - 28, 100, 5000, 9000 - 28, 9000 - 28];
+        for round in 0..30 {
+            let (mut sent, mut arrived) = (Vec::new(), Vec::new());
+            for size in sizes {
+                send(OWNED, &payload(round, size));
+            }
+            // 32 pieces: most of these numbers end a batch within a packet.
+            bench.collect(sizes.len(), 1 + round % 12);
+            for (frame, size) in std::mem::take(&mut bench.frames).into_iter().zip(sizes) {
+                let length = HEADROOM as usize + HEADERS + size;
+                assert_eq!((frame.length(), frame.nic()), (length, IN));
+                assert_eq!(frame.tail_length(), length.saturating_sub(PIECE));
+                bench.forward(frame);
+            }
+            wait_until("all has arrived", || {
+                bench.port.flush();
+                bench.check();
+                tap.look(&mut sent, &mut arrived);
+                arrived.len() == sizes.len()
+            });
+            assert_eq!(sent.len(), sizes.len());
+            for ((sent, arrived), size) in sent.iter().zip(&arrived).zip(sizes) {
+                assert!(sent[6..] == arrived[6..], "{size} bytes of payload in round {round}");
+                assert!(
+                    arrived[HEADERS..] == payload(round, size),
+                    "{size} bytes of payload in round {round}"
+                );
+            }
+        }
+        bench.wait_until_completed();
+        assert_eq!(bench.port.census().fill, bench.port.census().total);
+        assert_eq!(bench.port.counters().oversized, 0);
+        let losses: Vec<_> = bench.sockets.iter().map(|socket| socket.counters().unwrap()).collect();
+        assert!(losses.iter().all(|losses| *losses == Default::default()), "{losses:?}");
+    });
+}
+
+#[test]
+fn jumbo_frames_can_be_cut_and_released() {
+    sandboxed("port::jumbo_frames_can_be_cut_and_released", |directory| {
+        let mut bench = Bench::new(directory, 9000);
+        let tap = Tap::open();
+        // To the end of the first piece, into it, into the second, to the end of the second, into the last, longer.
+        let cuts = [PIECE - HEADROOM as usize, 60, PIECE, 2 * PIECE - HEADROOM as usize, 9013, 9100];
+        let (mut sent, mut arrived) = (Vec::new(), Vec::new());
+        for (round, cut) in cuts.into_iter().enumerate() {
+            (0..2).for_each(|_| assert!(send(OWNED, &payload(round, 9000 - 28)) > 0));
+            bench.collect(2, 64);
+            let released = bench.frames.pop().unwrap();
+            bench.port.release(released);
+            bench.check();
+            bench.port.truncate(&mut bench.frames[0], HEADROOM as usize + cut);
+            bench.check();
+            let frame = bench.frames.pop().unwrap();
+            bench.forward(frame);
+            bench.flush();
+        }
+        let mut own = bench.port.spare().unwrap();
+        let bytes = [&AWAY[..], &[2, 0, 0, 0, 0, 1, 0x08, 0x00], &[0x45; 46]].concat();
+        bench.port.buffer(&own)[..60].copy_from_slice(&bytes);
+        own.set_range(0..60);
+        bench.port.transmit(OUT, own).unwrap();
+        bench.flush();
+        wait_until("all has arrived", || {
+            bench.flush();
+            tap.look(&mut sent, &mut arrived);
+            arrived.len() == cuts.len() + 1
+        });
+        assert_eq!(arrived.pop().unwrap(), bytes);
+        for ((arrived, sent), cut) in arrived.iter().zip(sent.iter().step_by(2)).zip(cuts) {
+            assert_eq!(arrived.len(), cut.min(9014));
+            assert!(arrived[6..] == sent[6..arrived.len()], "cut at {cut}");
+        }
+        bench.wait_until_completed();
+        assert_eq!(bench.port.census().fill, bench.port.census().total);
+    });
+}
+
+#[test]
+fn a_packet_of_too_many_pieces_is_counted_and_its_buffers_are_free() {
+    sandboxed("port::a_packet_of_too_many_pieces_is_counted_and_its_buffers_are_free", |directory| {
+        let mut bench = Bench::new(directory, 65_535);
+        for round in 0..20 {
+            send(OWNED, &payload(round, 40_000));
+            bench.receive(1);
+            assert_eq!(bench.frames[0].length(), HEADROOM as usize + HEADERS + 100);
+            let frame = bench.frames.pop().unwrap();
+            bench.port.release(frame);
+            bench.check();
+        }
+        assert_eq!(bench.port.counters().oversized, 20);
+        let largest = 17 * PIECE - HEADROOM as usize - HEADERS;
+        send(OWNED, &payload(0, largest));
+        bench.collect(1, 5);
+        let frame = bench.frames.pop().unwrap();
+        bench.forward(frame);
+        wait_until("the largest packet arrives", || {
+            bench.flush();
+            received_by("w1") == 1
+        });
+        bench.wait_until_completed();
+        assert_eq!(bench.port.counters().oversized, 20);
     });
 }
 

@@ -152,6 +152,7 @@ fn nics() -> Vec<NicStatus> {
         up: true,
         xdp: "native".to_owned(),
         zero_copy: true,
+        multi_buffer: false,
         queues: 2,
         xdp_packets: XdpCounters { redirected: 9_120_411, passed: 3_020, ..XdpCounters::default() },
         sockets: SocketCounters { rx_ring_full: 12, ..SocketCounters::default() },
@@ -161,6 +162,7 @@ fn nics() -> Vec<NicStatus> {
         ifindex: 4,
         mac: MacAddress([2, 0, 0, 0, 0, 2]),
         zero_copy: false,
+        multi_buffer: true,
         xdp_packets: XdpCounters::default(),
         sockets: SocketCounters::default(),
         ..eth1.clone()

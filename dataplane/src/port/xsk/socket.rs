@@ -9,7 +9,8 @@ use shunt_api::status::SocketCounters;
 use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig};
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
-use super::Settings;
+use super::open::{Offer, Settings};
+use crate::limits::SINGLE_BUFFER_MTU;
 use crate::port::NicIndex;
 
 /// A receive queue of a NIC.
@@ -39,6 +40,8 @@ pub struct SocketHandle {
     pub queue: QueueId,
     /// What the kernel says it got.
     pub mode: Mode,
+    /// Packets larger than a buffer come and go in pieces.
+    pub multi_buffer: bool,
     /// A duplicate; the socket stays bound until this, too, is closed.
     pub fd: OwnedFd,
 }
@@ -135,23 +138,24 @@ impl OpenError {
     }
 }
 
-/// Binds one queue in this mode or not at all.
+/// Binds one queue in this way or not at all.
 pub(super) fn bind(
     umem: &Umem,
     queue: &QueueId,
     settings: &Settings,
-    mode: Mode,
+    offer: Offer,
 ) -> Result<Bound, OpenError> {
     let size = QueueSize::new(settings.ring_size).map_err(|_| OpenError::RingSize(settings.ring_size))?;
-    let flag = match mode {
+    let mode = match offer.mode {
         Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
         Mode::Copy => BindFlags::XDP_COPY,
     };
+    let pieces = if offer.multi_buffer { BindFlags::XDP_USE_SG } else { BindFlags::empty() };
     let config = SocketConfig::builder()
         .rx_queue_size(size)
         .tx_queue_size(size)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(flag | BindFlags::XDP_USE_NEED_WAKEUP)
+        .bind_flags(mode | pieces | BindFlags::XDP_USE_NEED_WAKEUP)
         .build();
     let refused = |source: io::Error| bind_error(queue, source);
     let interface: Interface = queue.name.parse().map_err(|_| refused(io::ErrorKind::InvalidInput.into()))?;
@@ -164,7 +168,8 @@ pub(super) fn bind(
     if settings.busy_poll {
         prefer_busy_poll(&fd, queue);
     }
-    let handle = SocketHandle { queue: queue.clone(), mode: mode_of(&fd).map_err(refused)?, fd };
+    let (mode, multi_buffer) = (mode_of(&fd).map_err(refused)?, offer.multi_buffer);
+    let handle = SocketHandle { queue: queue.clone(), mode, multi_buffer, fd };
     Ok(Bound { handle, rx, tx, fill, completion })
 }
 
@@ -188,6 +193,11 @@ fn os_error(error: &dyn std::error::Error) -> io::Error {
 }
 
 impl SocketHandle {
+    /// Bytes of the largest IP packet that surely passes, where there is such a limit.
+    pub fn mtu_limit(&self) -> Option<u32> {
+        (!self.multi_buffer).then_some(SINGLE_BUFFER_MTU)
+    }
+
     /// Losses in the kernel since the socket was opened.
     pub fn counters(&self) -> io::Result<SocketCounters> {
         let mut statistics = libc::xdp_statistics {
