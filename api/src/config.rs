@@ -10,6 +10,10 @@
 mod consistency;
 mod document;
 mod key_file;
+mod machine;
+mod nat;
+mod pool;
+mod service;
 mod value;
 
 use std::fs::File;
@@ -18,11 +22,12 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use consistency::{Listeners, Pools, Unique};
 use document::{Source, Table, Value};
+use ipnet::IpNet;
 pub use key_file::{KeyFile, read_fleet_key};
+use machine::Dataplane;
 
-use crate::snapshot::{DataplaneSettings, Mode, Nic, ServicePort, Timeouts, TunnelSource, XdpMode, ZeroCopy};
+use crate::snapshot::{DataplaneSettings, Mode, Nat, Nic, PortMapping, Timeouts, Tunnel, UnlistedPorts};
 use crate::status::ConfigProblem;
 
 /// Largest file read: ten times what every limit below needs in practice, and small enough for memory.
@@ -47,8 +52,14 @@ pub const RING_SIZE: RangeInclusive<u32> = 64..=65_536;
 pub const MAX_FLOWS: RangeInclusive<u32> = 1_000..=100_000_000;
 /// Slots of a Maglev table; both ends are primes.
 pub const MAGLEV_SIZE: RangeInclusive<u32> = 251..=655_373;
+/// Answers of each kind per second and worker: a worker that gives more does hardly anything else.
+pub const REPLY_RATE: RangeInclusive<u32> = 0..=1_000_000;
+/// Most addresses that translated flows come from: each carries tens of thousands of flows to every backend port.
+pub const NAT_SOURCES_MAX: usize = 256;
 /// Weight of a backend: two backends may differ by this factor.
 pub const WEIGHT: RangeInclusive<u32> = 0..=1_000;
+/// Most source ranges of a service: enough for what a cloud publishes, and each costs the dataplane an entry.
+pub const SOURCE_RANGES_MAX: usize = 10_000;
 
 /// Whether a Maglev table can have so many slots.
 pub fn is_maglev_size(size: u32) -> bool {
@@ -69,8 +80,12 @@ pub struct Config {
     pub maglev_size: u32,
     /// Idle times of flows.
     pub timeouts: Timeouts,
-    /// Outer source addresses of tunnels.
-    pub tunnel: TunnelSource,
+    /// How tunnels are made.
+    pub tunnel: Tunnel,
+    /// Where translated flows come from: no VIP, and no backend.
+    pub nat: Nat,
+    /// Most answers of each kind that a worker gives per second; 0 gives none.
+    pub reply_rate: u32,
     /// Sets of backends, in the order of the file.
     pub pools: Vec<Pool>,
     /// What clients can reach, in the order of the file.
@@ -110,10 +125,16 @@ pub struct Service {
     pub name: String,
     /// At least one. No two services share a VIP on the same port.
     pub vips: Vec<IpAddr>,
-    /// At least one.
-    pub ports: Vec<ServicePort>,
+    /// At least one. Only services whose backends are all of mode `nat` have targets.
+    pub ports: Vec<PortMapping>,
     /// Index into [`Config::pools`].
     pub pool: usize,
+    /// Prefixes that clients may come from; empty allows all.
+    pub source_ranges: Vec<IpNet>,
+    /// Seconds for which a client keeps its backend; `None` balances each connection alone.
+    pub client_ip_affinity_s: Option<u32>,
+    /// What packets to other ports of the VIPs get. Services that share a VIP agree on it.
+    pub unlisted_ports: UnlistedPorts,
 }
 
 impl Config {
@@ -132,20 +153,33 @@ impl Config {
             let reason = "the file is empty; write at least [[nic]], [pools.NAME] and [[service]]";
             return Err(root.problem(reason));
         }
-        root.allow_only(&["fleet_key_file", "nic", "dataplane", "timeouts", "tunnel", "pools", "service"])?;
-        let (dataplane, maglev_size) = dataplane(&root)?;
-        let mut pools = Pools::default();
-        read_pools(&root, &mut pools)?;
-        let services = services(&root, &mut pools)?;
-        let tunnel = tunnel(&root)?;
-        let warnings = pools.warnings(&tunnel);
+        root.allow_only(&[
+            "fleet_key_file",
+            "nic",
+            "dataplane",
+            "timeouts",
+            "tunnel",
+            "nat",
+            "pools",
+            "service",
+        ])?;
+        let Dataplane { settings, maglev_size, reply_rate } = machine::dataplane(&root)?;
+        let nat = nat::read(&root)?;
+        let mut pools = pool::read(&root)?;
+        let service::Services { services, mut warnings } = service::read(&root, &mut pools, &nat)?;
+        let tunnel = machine::tunnel(&root)?;
+        warnings.extend(pools.warnings(&tunnel));
+        warnings.extend(nat.warning(&pools));
+        warnings.sort_by_key(|warning| (warning.line, warning.column));
         Ok(Self {
             fleet_key_file: fleet_key_file(&root, file)?,
-            nics: nics(&root)?,
-            dataplane,
+            nics: machine::nics(&root)?,
+            dataplane: settings,
             maglev_size,
-            timeouts: timeouts(&root)?,
+            timeouts: machine::timeouts(&root)?,
             tunnel,
+            nat: nat.into_nat(),
+            reply_rate,
             pools: pools.into_pools(),
             services,
             warnings,
@@ -191,192 +225,7 @@ fn fleet_key_file(root: &Table<'_>, file: &str) -> Result<Option<KeyFile>, Confi
     Ok(Some(KeyFile::new(value::path(&value, file)?, value.problem(""))))
 }
 
-fn nics(root: &Table<'_>) -> Result<Vec<Nic>, ConfigProblem> {
-    let example = "[[nic]] with two brackets, and name = \"eth1\" below";
-    let Some(array) = root.optional("nic") else {
-        return match root.optional("service") {
-            Some(service) => {
-                Err(service.problem(format!("services need a NIC to receive on; add {example}")))
-            }
-            None => Ok(Vec::new()),
-        };
-    };
-    let elements = at_most(&array, array.elements(example)?, NICS_MAX, "NICs")?;
-    let mut names = Unique::default();
-    elements.iter().map(|element| nic(&element.table(example)?, &mut names)).collect()
-}
-
-fn nic<'d>(table: &Table<'d>, names: &mut Unique<'d, String>) -> Result<Nic, ConfigProblem> {
-    table.allow_only(&["name", "queues", "xdp", "zero_copy"])?;
-    let name = table.required("name", "\"eth1\"")?;
-    let xdp = [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
-    let zero_copy = [("auto", ZeroCopy::Auto), ("on", ZeroCopy::On), ("off", ZeroCopy::Off)];
-    Ok(Nic {
-        name: names.insert(value::nic_name(&name)?, &name, "a NIC")?,
-        queues: table.optional("queues").map(|value| value.integer(QUEUES)).transpose()?,
-        xdp: or_default(table, "xdp", XdpMode::Auto, |value| value.one_of(&xdp))?,
-        zero_copy: or_default(table, "zero_copy", ZeroCopy::Auto, |value| value.one_of(&zero_copy))?,
-    })
-}
-
-/// The section `[dataplane]`: settings, and slots of the Maglev tables.
-fn dataplane(root: &Table<'_>) -> Result<(DataplaneSettings, u32), ConfigProblem> {
-    let mut settings = DataplaneSettings {
-        cores: Vec::new(),
-        busy_poll: false,
-        batch: 64,
-        ring_size: 2_048,
-        max_flows_v4: 1_000_000,
-        max_flows_v6: 250_000,
-    };
-    let Some(section) = root.optional("dataplane") else { return Ok((settings, 65_537)) };
-    let table = section.table("[dataplane]")?;
-    table.allow_only(&[
-        "cores",
-        "busy_poll",
-        "batch",
-        "ring_size",
-        "max_flows_v4",
-        "max_flows_v6",
-        "maglev_size",
-    ])?;
-    if let Some(value) = table.optional("cores") {
-        settings.cores = cores(&value)?;
-    }
-    let flows = |value: &Value<'_>| value.integer(MAX_FLOWS);
-    settings.busy_poll = or_default(&table, "busy_poll", settings.busy_poll, Value::boolean)?;
-    settings.batch = or_default(&table, "batch", settings.batch, |value| value.integer(BATCH))?;
-    settings.ring_size =
-        or_default(&table, "ring_size", settings.ring_size, |value| value::power_of_two(value, RING_SIZE))?;
-    settings.max_flows_v4 = or_default(&table, "max_flows_v4", settings.max_flows_v4, flows)?;
-    settings.max_flows_v6 = or_default(&table, "max_flows_v6", settings.max_flows_v6, flows)?;
-    let slots = or_default(&table, "maglev_size", 65_537, |value| value::prime(value, MAGLEV_SIZE))?;
-    Ok((settings, slots))
-}
-
-fn cores(array: &Value<'_>) -> Result<Vec<u32>, ConfigProblem> {
-    let mut unique = Unique::default();
-    let core = |value: &Value<'_>| value.integer(CORES);
-    array
-        .elements("an array such as [1, 2]")?
-        .iter()
-        .map(|value| unique.insert(core(value)?, value, "in this list"))
-        .collect()
-}
-
-fn timeouts(root: &Table<'_>) -> Result<Timeouts, ConfigProblem> {
-    let mut timeouts =
-        Timeouts { unconfirmed_s: 30, tcp_established_s: 900, tcp_fin_s: 120, tcp_reset_s: 10, udp_s: 300 };
-    let Some(section) = root.optional("timeouts") else { return Ok(timeouts) };
-    let table = section.table("[timeouts]")?;
-    let mut settings = [
-        ("unconfirmed", &mut timeouts.unconfirmed_s),
-        ("tcp_established", &mut timeouts.tcp_established_s),
-        ("tcp_fin", &mut timeouts.tcp_fin_s),
-        ("tcp_reset", &mut timeouts.tcp_reset_s),
-        ("udp", &mut timeouts.udp_s),
-    ];
-    table.allow_only(&settings.each_ref().map(|(key, _)| *key))?;
-    for (key, seconds) in &mut settings {
-        **seconds = or_default(&table, key, **seconds, value::timeout_s)?;
-    }
-    Ok(timeouts)
-}
-
-fn tunnel(root: &Table<'_>) -> Result<TunnelSource, ConfigProblem> {
-    let Some(section) = root.optional("tunnel") else { return Ok(TunnelSource::default()) };
-    let table = section.table("[tunnel]")?;
-    table.allow_only(&["source_v4", "source_v6"])?;
-    Ok(TunnelSource {
-        v4: table.optional("source_v4").as_ref().map(value::prefix_v4).transpose()?,
-        v6: table.optional("source_v6").as_ref().map(value::prefix_v6).transpose()?,
-    })
-}
-
-fn read_pools<'d>(root: &Table<'d>, pools: &mut Pools<'d>) -> Result<(), ConfigProblem> {
-    let example = "[pools.web] with backends = [{ name = \"web1\", address = \"10.0.1.11\" }]";
-    let Some(section) = root.optional("pools") else { return Ok(()) };
-    let entries = section.table(example)?.entries();
-    if entries.len() > POOLS_MAX {
-        let (key, _) = &entries[POOLS_MAX];
-        return Err(key.problem(format!("this is one pool too many; keep at most {POOLS_MAX}")));
-    }
-    for (key, value) in &entries {
-        let name = value::key_name(key)?;
-        let table = value.table(example)?;
-        table.allow_only(&["mode", "backends"])?;
-        let mode = or_default(&table, "mode", Mode::default(), value::mode)?;
-        let list = table.optional("backends");
-        let backends = list.as_ref().map_or(Ok(Vec::new()), |list| backends(list, mode))?;
-        pools.insert(name, list.unwrap_or_else(|| value.clone()), backends);
-    }
-    Ok(())
-}
-
-/// The backends of a pool, each with the value that holds its address.
-fn backends<'d>(list: &Value<'d>, mode: Mode) -> Result<Vec<(Backend, Value<'d>)>, ConfigProblem> {
-    let example = "{ name = \"web1\", address = \"10.0.1.11\" }";
-    let elements = at_most(list, list.elements(&format!("[{example}]"))?, BACKENDS_MAX, "backends")?;
-    let (mut names, mut addresses) = (Unique::default(), Unique::default());
-    let backend = |element: &Value<'d>| {
-        let table = element.table(example)?;
-        table.allow_only(&["name", "address", "weight", "mode"])?;
-        let name = table.required("name", "\"web1\"")?;
-        let address = table.required("address", "\"10.0.1.11\"")?;
-        let backend = Backend {
-            name: names.insert(value::name(&name)?, &name, "a backend of this pool")?,
-            address: addresses.insert(value::address(&address)?, &address, "a backend of this pool")?,
-            weight: or_default(&table, "weight", 1, weight)?,
-            mode: or_default(&table, "mode", mode, value::mode)?,
-        };
-        Ok((backend, address))
-    };
-    elements.iter().map(backend).collect()
-}
-
-fn weight(value: &Value<'_>) -> Result<u16, ConfigProblem> {
-    Ok(u16::try_from(value.integer(WEIGHT)?).expect("the range fits"))
-}
-
-fn services(root: &Table<'_>, pools: &mut Pools<'_>) -> Result<Vec<Service>, ConfigProblem> {
-    let example = "[[service]] with two brackets, and name, vip, ports and pool below";
-    let Some(array) = root.optional("service") else { return Ok(Vec::new()) };
-    let elements = at_most(&array, array.elements(example)?, SERVICES_MAX, "services")?;
-    let mut names = Unique::default();
-    let mut listeners = Listeners::default();
-    let mut services = Vec::with_capacity(elements.len());
-    for element in &elements {
-        let table = element.table(example)?;
-        table.allow_only(&["name", "vip", "ports", "pool"])?;
-        let name_value = table.required("name", "\"web\"")?;
-        let name = names.insert(value::name(&name_value)?, &name_value, "a service")?;
-        let vips = list(&table, "vip", "\"203.0.113.10\"", value::address)?;
-        let ports = list(&table, "ports", "\"tcp/80\"", value::service_port)?;
-        listeners.insert(&name, &vips, &ports)?;
-        services.push(Service {
-            name,
-            vips: vips.into_iter().map(|(vip, _)| vip).collect(),
-            ports: ports.into_iter().map(|(port, _)| port).collect(),
-            pool: pools.used(&table.required("pool", "\"web\"")?)?,
-        });
-    }
-    pools.refuse_vips(&listeners)?;
-    Ok(services)
-}
-
-/// A required list without repetition, each element with its value; one element may stand without brackets.
-fn list<'d, T: Clone + Eq + std::hash::Hash + std::fmt::Display>(
-    table: &Table<'d>,
-    key: &str,
-    example: &str,
-    read: impl Fn(&Value<'d>) -> Result<T, ConfigProblem>,
-) -> Result<Vec<(T, Value<'d>)>, ConfigProblem> {
-    let elements = table.required(key, &format!("[{example}]"))?.one_or_more(&format!("[{example}]"))?;
-    let mut unique = Unique::default();
-    let element = |value: Value<'d>| Ok((unique.insert(read(&value)?, &value, "in this list")?, value));
-    elements.into_iter().map(element).collect()
-}
-
+/// The value of a key that may be left out.
 fn or_default<'d, T>(
     table: &Table<'d>,
     key: &str,
@@ -386,6 +235,7 @@ fn or_default<'d, T>(
     table.optional(key).map_or(Ok(default), |value| read(&value))
 }
 
+/// The elements of an array, unless they are more than so many.
 fn at_most<'d>(
     array: &Value<'d>,
     elements: Vec<Value<'d>>,

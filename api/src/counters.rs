@@ -61,8 +61,28 @@ named! {
         FlowTableFull = "flow_table_full",
         /// Packets of TCP flows that were in the middle when first seen here.
         MidstreamMisses = "midstream_misses",
+        /// Flows whose client has a backend from an earlier connection and was sent there (client-IP affinity).
+        AffinityHits = "affinity_hits",
+        /// Later fragments that followed their first one.
+        FragmentsFollowed = "fragments_followed",
+        /// ICMP errors that were sent to the backend, or translated for the client, of the flow they are about.
+        IcmpErrorsForwarded = "icmp_errors_forwarded",
+        /// Source addresses and ports taken for flows in mode nat.
+        NatFlowsCreated = "nat_flows_created",
+        /// Echo requests that were answered.
+        EchoReplies = "echo_replies",
+        /// TCP resets sent for ports without a service.
+        ResetReplies = "reset_replies",
+        /// "Port unreachable" messages sent for ports without a service.
+        UnreachableReplies = "unreachable_replies",
+        /// "Too big" messages sent to clients whose packets do not fit the way to the backend.
+        TooBigReplies = "too_big_replies",
+        /// Packets that left in two outer fragments; each counts once as transmitted.
+        OuterFragmented = "outer_fragmented",
         /// Frames moved within their buffer because the headroom did not fit the tunnel header.
         Realigned = "realigned",
+        /// Packets in more pieces than can leave again; they were never seen by a worker.
+        Oversized = "oversized",
         /// Batches of at least one frame.
         Batches = "batches",
         /// Times the worker slept for want of packets.
@@ -85,10 +105,24 @@ named! {
         BadIpChecksum = "bad_ip_checksum",
         /// The TCP or UDP header contradicts the packet's length.
         BadTransportHeader = "bad_transport_header",
-        /// A fragment: only whole packets are forwarded.
-        Fragment = "fragment",
-        /// An ICMP or ICMPv6 message to an owned address.
-        Icmp = "icmp",
+        /// The options of the IPv4 header run over its end.
+        BadIpOptions = "bad_ip_options",
+        /// The packet wants to choose its own route (IPv4 source route, IPv6 type 0 routing header; RFC 7126, RFC 5095).
+        SourceRouted = "source_routed",
+        /// A fragment that cannot be: empty, beyond the largest packet, or lying over the transport header (RFC 1858).
+        BadFragment = "bad_fragment",
+        /// A later fragment whose first one was not seen, or too long ago.
+        FragmentWithoutFirst = "fragment_without_first",
+        /// An ICMP message that is cut short or has a wrong checksum.
+        BadIcmp = "bad_icmp",
+        /// An ICMP error about a packet that does not belong to any service.
+        IcmpUnmatched = "icmp_unmatched",
+        /// An ICMP message that is neither an echo request nor an error, or an echo request in fragments.
+        IcmpUnhandled = "icmp_unhandled",
+        /// An echo request beyond the rate at which they are answered.
+        EchoLimited = "echo_limited",
+        /// An ICMP error about one of our own tunnel packets; it was taken note of.
+        TunnelError = "tunnel_error",
         /// Neither TCP nor UDP nor ICMP.
         UnsupportedProtocol = "unsupported_protocol",
         /// More IPv6 extension headers than are followed.
@@ -97,6 +131,14 @@ named! {
         NotOurAddress = "not_our_address",
         /// An owned address, but no service on this protocol and port.
         UnlistedPort = "unlisted_port",
+        /// The client's address is in none of the service's source ranges.
+        SourceDenied = "source_denied",
+        /// The packet came from the very machine it would be sent to: the backend does not have the VIP and sent it back.
+        Looped = "looped",
+        /// No source address and port is free for a flow in mode nat.
+        NatExhausted = "nat_exhausted",
+        /// A client of a service in mode nat whose frames have two VLAN tags.
+        StackedVlan = "stacked_vlan",
         /// The service has no backend that takes new flows.
         NoBackend = "no_backend",
         /// The kernel has no route to the backend.

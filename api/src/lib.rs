@@ -1,8 +1,9 @@
 //! What Shunt's programs say to each other: the configuration a person writes ([`config`]), the snapshot
-//! the dataplane obeys ([`snapshot`]), what the daemons report ([`status`], [`counters`]) and the client
+//! the dataplane obeys ([`snapshot`]) and the way from one to the other ([`compile`]), what the daemons report ([`status`], [`counters`]) and the client
 //! for their Unix sockets ([`client`]). What the daemons do alike is behind the feature `daemon`. This crate never does packet work and never opens a NIC.
 
 pub mod client;
+pub mod compile;
 pub mod config;
 pub mod counters;
 #[cfg(feature = "daemon")]

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// Everything the dataplane needs to forward.
@@ -26,8 +26,12 @@ pub struct Snapshot {
     pub dataplane: DataplaneSettings,
     /// Idle times of flows.
     pub timeouts: Timeouts,
-    /// Outer source addresses of tunnels.
-    pub tunnel: TunnelSource,
+    /// How tunnels are made.
+    pub tunnel: Tunnel,
+    /// Where translated flows come from.
+    pub nat: Nat,
+    /// Most answers of each kind (echo, reset, unreachable, too big) that a worker gives per second.
+    pub reply_rate: u32,
     /// Sets of backends; services point at them by index.
     pub pools: Vec<Pool>,
     /// What clients can reach.
@@ -144,15 +148,29 @@ pub struct Timeouts {
     pub udp_s: u32,
 }
 
-/// Outer source addresses of tunnels: the prefix is fixed, the remaining bits are the flow's entropy, so
-/// that a backend's NIC spreads tunnels over its queues. `None` uses the box's own address on the way to
-/// the backend, without entropy.
+/// How tunnels are made. The outer source's prefix is fixed, its remaining bits are the flow's entropy, so that a
+/// backend's NIC spreads tunnels over its queues. `None` uses the box's own address on the way to the
+/// backend, without entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TunnelSource {
-    /// For IPv4 outer headers.
-    pub v4: Option<Ipv4Net>,
-    /// For IPv6 outer headers.
-    pub v6: Option<Ipv6Net>,
+pub struct Tunnel {
+    /// Outer sources of IPv4 tunnels.
+    pub source_v4: Option<Ipv4Net>,
+    /// Outer sources of IPv6 tunnels.
+    pub source_v6: Option<Ipv6Net>,
+    /// Whether a packet that may be fragmented and does not fit is sent in two outer IPv4 fragments, instead of
+    /// being dropped.
+    pub fragment: bool,
+}
+
+/// Source address translation of mode `nat`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nat {
+    /// Addresses that translated flows come from and replies go to; none is a VIP. Empty without `nat` backends.
+    pub sources: Vec<IpAddr>,
+    /// Translated IPv4 flows there is room for.
+    pub max_flows_v4: u32,
+    /// Translated IPv6 flows there is room for.
+    pub max_flows_v6: u32,
 }
 
 /// A named set of backends.
@@ -186,6 +204,8 @@ pub enum Mode {
     Dr,
     /// IP-in-IP (RFC 2003, RFC 2473, RFC 4213): an outer IPv4 or IPv6 header of the backend's family.
     Ipip,
+    /// Destination and source rewritten; replies come back through this box.
+    Nat,
 }
 
 impl fmt::Display for Mode {
@@ -193,6 +213,7 @@ impl fmt::Display for Mode {
         f.pad(match self {
             Self::Dr => "dr",
             Self::Ipip => "ipip",
+            Self::Nat => "nat",
         })
     }
 }
@@ -205,9 +226,46 @@ pub struct Service {
     /// Addresses, of either family.
     pub vips: Vec<IpAddr>,
     /// Protocol and port pairs.
-    pub ports: Vec<ServicePort>,
+    pub ports: Vec<PortMapping>,
     /// Index into [`Snapshot::pools`].
     pub pool: u32,
+    /// Prefixes that clients may come from; empty allows all.
+    pub source_ranges: Vec<IpNet>,
+    /// Seconds for which a client keeps its backend over connections; `None` balances each connection alone.
+    pub client_ip_affinity_s: Option<u32>,
+    /// What packets to other ports of the VIPs get. Services that share a VIP agree on it.
+    pub unlisted_ports: UnlistedPorts,
+}
+
+/// What a packet to a port without a service gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnlistedPorts {
+    /// TCP a reset, UDP "port unreachable", as from a host.
+    #[default]
+    Reject,
+    /// Silence.
+    Drop,
+}
+
+impl fmt::Display for UnlistedPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Reject => "reject",
+            Self::Drop => "drop",
+        })
+    }
+}
+
+/// A port that clients reach and, for `nat` backends, the port it is translated to; text form `tcp/80` or
+/// `tcp/80:30080`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct PortMapping {
+    /// What clients use.
+    pub port: ServicePort,
+    /// What `nat` backends listen on, 1…65535, such as a NodePort; `None` is the same port.
+    pub target: Option<u16>,
 }
 
 /// Protocol and port; text form `tcp/80`.
@@ -266,12 +324,59 @@ impl TryFrom<String> for ServicePort {
                 "udp" => Protocol::Udp,
                 _ => return None,
             };
-            let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-            let port = port.parse().ok().filter(|&port: &u16| digits && port != 0)?;
-            Some(Self { protocol, port })
+            Some(Self { protocol, port: number(port)? })
         });
         parsed.ok_or(InvalidServicePort(text))
     }
+}
+
+/// The text is not `PROTOCOL/PORT` or `PROTOCOL/PORT:TARGET`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a port; write tcp/80 or udp/53, or tcp/80:30080 for nat backends that listen on 30080")]
+pub struct InvalidPortMapping(String);
+
+impl From<ServicePort> for PortMapping {
+    fn from(port: ServicePort) -> Self {
+        Self { port, target: None }
+    }
+}
+
+impl fmt::Display for PortMapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.target {
+            None => self.port.fmt(f),
+            Some(target) => write!(f, "{}:{target}", self.port),
+        }
+    }
+}
+
+impl From<PortMapping> for String {
+    fn from(mapping: PortMapping) -> Self {
+        mapping.to_string()
+    }
+}
+
+impl TryFrom<String> for PortMapping {
+    type Error = InvalidPortMapping;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let (port, target) = match text.split_once(':') {
+            None => (text.as_str(), None),
+            Some((port, target)) => (port, Some(target)),
+        };
+        let parsed = ServicePort::try_from(port.to_owned()).ok();
+        let target = target.map(|target| number(target).ok_or(())).transpose();
+        match (parsed, target) {
+            (Some(port), Ok(target)) => Ok(Self { port, target }),
+            _ => Err(InvalidPortMapping(text)),
+        }
+    }
+}
+
+/// A port number as people write it: digits alone, not 0.
+fn number(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|&number: &u16| digits && number != 0)
 }
 
 /// Every worker forwards by this generation.
@@ -302,6 +407,18 @@ mod tests {
         }
         for bad in ["", "80", "tcp/", "tcp/0", "tcp/65536", "sctp/1", "tcp/+80", "TCP/80", "tcp/80/1"] {
             assert!(ServicePort::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_port_mapping_may_name_a_target() {
+        for good in ["tcp/80", "tcp/80:30080", "udp/65535:1"] {
+            assert_eq!(PortMapping::try_from(good.to_owned()).unwrap().to_string(), good);
+        }
+        for bad in
+            ["", "80:30080", "tcp/80:", "tcp/80:0", "tcp/80:65536", "tcp/:1", "tcp/80:1:2", "tcp/80:+1"]
+        {
+            assert!(PortMapping::try_from(bad.to_owned()).is_err(), "{bad}");
         }
     }
 

@@ -7,13 +7,13 @@
 //! `GET /v1/backends` → list of [`BackendView`], `POST /v1/reload` → [`Reloaded`] or 422 with
 //! [`ConfigProblem`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{CounterValues, DropReason};
 use crate::mac::MacAddress;
-use crate::snapshot::{Mode, Protocol, ServicePort};
+use crate::snapshot::{Mode, PortMapping, Protocol, ServicePort};
 
 /// How the dataplane is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub struct NicStatus {
 /// What the XDP program did with packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct XdpCounters {
-    /// To an owned address and handed to a worker's socket.
+    /// To an owned address, or an ICMP error about one of our tunnels, and handed to a worker's socket.
     pub redirected: u64,
     /// Left to the kernel.
     pub passed: u64,
@@ -132,6 +132,12 @@ pub struct FlowTablesStatus {
     pub v4: FlowTableStatus,
     /// IPv6.
     pub v6: FlowTableStatus,
+    /// Translated IPv4 flows, which are among `v4` too; `None` without `[nat]` sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat_v4: Option<FlowTableStatus>,
+    /// Translated IPv6 flows, which are among `v6` too; `None` without `[nat]` sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat_v6: Option<FlowTableStatus>,
 }
 
 /// One flow table.
@@ -243,6 +249,9 @@ pub struct FlowView {
     pub port: ServicePort,
     /// Address of the backend; `None` if it is gone from the configuration.
     pub backend: Option<IpAddr>,
+    /// Where the backend sees the flow come from; `None` if it is not translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SocketAddr>,
     /// Name of the state, e.g. `established`.
     pub state: String,
     /// Seconds since its last packet, within a second.
@@ -307,8 +316,8 @@ pub struct ServiceView {
     pub name: String,
     /// Address clients use.
     pub vip: IpAddr,
-    /// Protocol and port clients use.
-    pub port: ServicePort,
+    /// Protocol and port clients use, and the port of `nat` backends if it is another.
+    pub port: PortMapping,
     /// Pool that serves it.
     pub pool: String,
     /// Backends with a weight above 0 and an open way.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{
-    Backend, DataplaneSettings, FleetKey, Mode, Pool, Protocol, Service, ServicePort, Snapshot, Timeouts,
-    TunnelSource,
+    Backend, DataplaneSettings, FleetKey, Mode, Nat, Pool, Protocol, Service, ServicePort, Snapshot,
+    Timeouts, Tunnel, UnlistedPorts,
 };
 use shunt_dataplane::conntrack::Seconds;
 use shunt_dataplane::forward::FlowTables;
@@ -74,7 +74,8 @@ fn pipeline(mode: Mode, frames: &[Vec<u8>]) -> f64 {
     let table = Arc::new(Compiler::default().compile(&snapshot(mode)).expect("a valid snapshot"));
     let hops = vec![hop(); table.backend_limit()].into_boxed_slice();
     let flows = Arc::new(FlowTables::new(100_000, 100_000));
-    let shared = Arc::new(Shared::new(Forwarding { sequence: 1, table, hops }, flows, 1));
+    let shared =
+        Arc::new(Shared::new(Forwarding { sequence: 1, table, hops, nics: Box::default() }, flows, 1));
     let mut worker = Worker::new(MemoryPort::new(2 * BATCH, BATCH), shared, 0, BATCH, false);
     let lead = steering::lead(if mode == Mode::Ipip { 20 } else { 0 });
     let mut round = |batch: &[Vec<u8>]| {
@@ -133,13 +134,18 @@ fn snapshot(mode: Mode) -> Snapshot {
             tcp_reset_s: 10,
             udp_s: 300,
         },
-        tunnel: TunnelSource { v4: "10.200.0.0/16".parse().ok(), v6: None },
+        tunnel: Tunnel { source_v4: "10.200.0.0/16".parse().ok(), ..Tunnel::default() },
+        nat: Nat::default(),
+        reply_rate: 1000,
         pools: vec![Pool { name: "pool".to_owned(), backends: (1..=100).map(backend).collect() }],
         services: vec![Service {
             name: "service".to_owned(),
             vips: vec![[203, 0, 113, 10].into(), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10])],
-            ports: vec![ServicePort { protocol: Protocol::Udp, port: 53 }],
+            ports: vec![ServicePort { protocol: Protocol::Udp, port: 53 }.into()],
             pool: 0,
+            source_ranges: vec![],
+            client_ip_affinity_s: None,
+            unlisted_ports: UnlistedPorts::Reject,
         }],
     }
 }

@@ -1,7 +1,6 @@
 //! `shunt-controlplane`: reads the configuration, decides what the dataplane should do, and keeps it in
 //! agreement. It moves no packet: when it dies, the dataplane forwards on by what it has.
 
-mod compile;
 mod control;
 mod dataplane;
 mod fleet_key;

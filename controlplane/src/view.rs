@@ -44,10 +44,10 @@ pub fn services(state: &State) -> Vec<ServiceView> {
     for service in &snapshot.services {
         let pool = service.pool as usize;
         for vip in &service.vips {
-            views.extend(service.ports.iter().map(|port| ServiceView {
+            views.extend(service.ports.iter().map(|mapping| ServiceView {
                 name: service.name.clone(),
                 vip: *vip,
-                port: *port,
+                port: *mapping,
                 pool: snapshot.pools[pool].name.clone(),
                 backends_usable: usable[pool],
                 backends_total: snapshot.pools[pool].backends.len(),
@@ -109,9 +109,9 @@ mod tests {
     use shunt_api::status::FlowTablesStatus;
 
     use super::*;
-    use crate::compile::compile;
     use crate::source::Desired;
     use crate::state::Event;
+    use shunt_api::compile::compile;
 
     const CONFIG: &str = r#"
         nic = [{ name = "eth1" }]

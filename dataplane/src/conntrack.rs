@@ -1,9 +1,12 @@
 //! The flow table: which backend an established flow goes to. One table per address family for all
-//! workers, of fixed size, without locks: any worker reads and writes any entry.
+//! workers, of fixed size, without locks: any worker reads and writes any entry. Translated flows and
+//! fragments are remembered in tables of the same kind, with other keys and values.
 //!
 //! # Shape
 //! Entries stand in buckets; a key hashes to two buckets, its *places*, searched in order. An entry is a
-//! [`Control`] word and the key's words, all atomics, so nothing here is `unsafe`.
+//! [`Control`] word, the key's words and the value's words, all atomics, so nothing here is `unsafe`. A value
+//! belongs to its claim as the key does: it is written once, before the entry is published
+//! ([`FlowTable::replace`] is the exception).
 //!
 //! # Protocol
 //! *Reading* is a seqlock: control, key, control again; the entry counts only if its version stood still.
@@ -11,7 +14,7 @@
 //! *Inserting* must not leave two entries for one key although two workers may insert it at once
 //! (compare Purcell and Harris, "Non-blocking Hashtables with Open Addressing", 2005):
 //! 1. claim a place (Empty, Unconfirmed or past its idle time) by compare-and-swap to Claimed, version + 1;
-//! 2. write the key, publish as Tentative, full fence;
+//! 2. write key and value, publish as Tentative, full fence;
 //! 3. look at all places for the same key: a live one wins over us; a Tentative one at an earlier place
 //!    wins over us; one at a later place is taken back by us;
 //! 4. compare-and-swap Tentative → Unconfirmed, which fails if somebody took ours back.
@@ -38,20 +41,21 @@ const BUCKET: usize = if cfg!(feature = "loom") { 2 } else { 4 };
 /// Idle seconds after which an entry of each state may go, by `State as usize`.
 pub type IdleLimits = [u32; State::COUNT];
 
-/// Flows whose key is `K` words.
-pub struct FlowTable<const K: usize> {
-    buckets: Box<[Bucket<K>]>,
+/// Flows whose key is `K` words and whose value is `V`.
+pub struct FlowTable<const K: usize, const V: usize> {
+    buckets: Box<[Bucket<K, V>]>,
     seed: RandomState,
 }
 
 #[repr(align(64))]
-struct Bucket<const K: usize>([Entry<K>; BUCKET]);
+struct Bucket<const K: usize, const V: usize>([Entry<K, V>; BUCKET]);
 
-/// Aligned so that none straddles a cache line: 32 bytes for IPv4, 64 for IPv6.
+/// Aligned so that a flow's entry never straddles a cache line: 32 bytes for IPv4, 64 for IPv6.
 #[repr(align(32))]
-struct Entry<const K: usize> {
+struct Entry<const K: usize, const V: usize> {
     control: AtomicU64,
     key: [AtomicU64; K],
+    value: [AtomicU64; V],
 }
 
 /// A key's places: two buckets, the same one twice if the hash wills it.
@@ -65,11 +69,38 @@ pub struct Places {
 
 /// A place that held the flow when it was looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hit {
-    bucket: u32,
-    slot: u8,
+pub struct Hit<const V: usize> {
+    at: Place,
     /// What it said.
     pub control: Control,
+    /// What was stored with it.
+    pub value: [u64; V],
+}
+
+impl<const V: usize> Hit<V> {
+    /// The same entry after its control word was changed.
+    #[must_use]
+    pub fn with(self, control: Control) -> Self {
+        Self { control, ..self }
+    }
+}
+
+/// One entry's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    bucket: u32,
+    slot: u8,
+}
+
+/// What to enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewFlow<const K: usize, const V: usize> {
+    /// Its key.
+    pub key: [u64; K],
+    /// What to store with it.
+    pub value: [u64; V],
+    /// Where it goes.
+    pub backend: BackendId,
 }
 
 /// What became of an insert.
@@ -79,13 +110,13 @@ pub enum Inserted {
     New,
     /// In the place of the longest idle unconfirmed flow.
     Evicting,
-    /// Another worker was faster; the flow goes where it says.
+    /// Another worker was faster, or the key is in use.
     Lost(BackendId),
     /// All places hold confirmed flows.
     Full,
 }
 
-impl<const K: usize> FlowTable<K> {
+impl<const K: usize, const V: usize> FlowTable<K, V> {
     /// Room for `flows` in five eighths of the places, at which one flow in two thousand finds both its buckets
     /// full. All memory is taken and touched here.
     pub fn new(flows: usize, seed: RandomState) -> Self {
@@ -112,26 +143,29 @@ impl<const K: usize> FlowTable<K> {
     }
 
     /// The live entry of this key.
-    pub fn find(&self, key: &[u64; K], places: Places) -> Option<Hit> {
+    pub fn find(&self, key: &[u64; K], places: Places) -> Option<Hit<V>> {
         self.search(key, places, State::is_live)
     }
 
-    /// Enters a flow that [`Self::find`] did not find.
+    /// Enters a flow that [`Self::find`] did not find. Of two inserts of one key at once at most one succeeds.
     pub fn insert(
         &self,
-        key: &[u64; K],
+        flow: &NewFlow<K, V>,
         places: Places,
-        backend: BackendId,
         now: Seconds,
         limits: &IdleLimits,
     ) -> Inserted {
-        let Some((mine, evicting)) = self.claim(places, now, limits) else { return Inserted::Full };
+        let NewFlow { key, value, backend } = flow;
+        let backend = *backend;
+        let Some(Claimed { at: mine, control, evicting }) = self.claim(places, now, limits) else {
+            return Inserted::Full;
+        };
         let entry = self.entry(mine);
         fence(Ordering::Release);
-        for (word, &value) in entry.key.iter().zip(key) {
-            word.store(value, Ordering::Relaxed);
+        for (word, &stored) in entry.key.iter().zip(key).chain(entry.value.iter().zip(value)) {
+            word.store(stored, Ordering::Relaxed);
         }
-        let tentative = Control::new(backend, now, State::Tentative, mine.control.version());
+        let tentative = Control::new(backend, now, State::Tentative, control.version());
         entry.control.store(tentative.0, Ordering::Release);
         fence(Ordering::SeqCst);
         if let Some(winner) = self.yield_to_other(key, places, mine) {
@@ -147,20 +181,27 @@ impl<const K: usize> FlowTable<K> {
 
     /// Replaces what an entry says, if it still says what the hit saw; otherwise what it says now is
     /// returned, `None` if it is no longer this flow's.
-    pub fn update(&self, hit: Hit, control: Control) -> Result<(), Option<Hit>> {
+    pub fn update(&self, hit: Hit<V>, control: Control) -> Result<(), Option<Hit<V>>> {
         debug_assert_eq!(hit.control.version(), control.version());
-        self.entry(hit).swap(hit.control, control).map_err(|current| {
+        self.entry(hit.at).swap(hit.control, control).map_err(|current| {
             let same = current.version() == hit.control.version() && current.state().is_live();
             same.then_some(Hit { control: current, ..hit })
         })
     }
 
+    /// Replaces one word of the value, if it is still what the hit saw. Only for a word that any flow may have
+    /// without harm: the entry may have become another flow's with the same word just before.
+    pub fn replace(&self, hit: &Hit<V>, index: usize, word: u64) {
+        let stored = &self.entry(hit.at).value[index];
+        let _ = stored.compare_exchange(hit.value[index], word, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
     /// Visits the live entries of bucket `index`; buckets are numbered `0..self.buckets()`.
-    pub fn visit(&self, index: usize, mut visit: impl FnMut([u64; K], Hit)) {
+    pub fn visit(&self, index: usize, mut visit: impl FnMut([u64; K], Hit<V>)) {
         for slot in 0..BUCKET {
-            let at = Hit { bucket: index as u32, slot: slot as u8, control: Control::default() };
-            if let Some((control, key)) = self.entry(at).read(State::is_live) {
-                visit(key, Hit { control, ..at });
+            let at = Place { bucket: index as u32, slot: slot as u8 };
+            if let Some((control, key, value)) = self.entry(at).read(State::is_live) {
+                visit(key, Hit { at, control, value });
             }
         }
     }
@@ -171,41 +212,39 @@ impl<const K: usize> FlowTable<K> {
     }
 
     /// Forgets the flow of a hit, unless a packet came meanwhile.
-    pub fn remove(&self, hit: Hit) -> bool {
-        self.entry(hit).swap(hit.control, hit.control.emptied()).is_ok()
+    pub fn remove(&self, hit: Hit<V>) -> bool {
+        self.entry(hit.at).swap(hit.control, hit.control.emptied()).is_ok()
     }
 
-    fn entry(&self, at: Hit) -> &Entry<K> {
+    fn entry(&self, at: Place) -> &Entry<K, V> {
         &self.buckets[at.bucket as usize].0[usize::from(at.slot)]
     }
 
-    fn slots(&self, places: Places) -> impl Iterator<Item = Hit> {
+    fn slots(&self, places: Places) -> impl Iterator<Item = Place> {
         let one = places.first == places.second;
         let buckets = [Some(places.first), (!one).then_some(places.second)];
-        let at = |bucket, slot| Hit { bucket, slot, control: Control::default() };
         buckets
             .into_iter()
             .flatten()
-            .flat_map(move |bucket| (0..BUCKET as u8).map(move |slot| at(bucket, slot)))
+            .flat_map(move |bucket| (0..BUCKET as u8).map(move |slot| Place { bucket, slot }))
     }
 
-    fn search(&self, key: &[u64; K], places: Places, wanted: impl Fn(State) -> bool) -> Option<Hit> {
+    fn search(&self, key: &[u64; K], places: Places, wanted: impl Fn(State) -> bool) -> Option<Hit<V>> {
         self.slots(places).find_map(|at| {
-            let control = self.entry(at).matches(key, &wanted)?;
-            Some(Hit { control, ..at })
+            let (control, value) = self.entry(at).matches(key, &wanted)?;
+            Some(Hit { at, control, value })
         })
     }
 
     /// Claims the best place that may be had: free or timed out, else the longest idle unconfirmed flow's.
-    /// Returns it and whether it was somebody's.
-    fn claim(&self, places: Places, now: Seconds, limits: &IdleLimits) -> Option<(Hit, bool)> {
+    fn claim(&self, places: Places, now: Seconds, limits: &IdleLimits) -> Option<Claimed> {
         // Each failed swap means that another worker changed the place, so the places are read again; after
         // as many tries as there are places the flow is served statelessly rather than contended for.
         for _ in 0..2 * BUCKET {
-            let (at, evicting) = self.claimable(places, now, limits)?;
-            let claimed = at.control.claimed();
-            if self.entry(at).swap(at.control, claimed).is_ok() {
-                return Some((Hit { control: claimed, ..at }, evicting));
+            let found = self.claimable(places, now, limits)?;
+            let claimed = found.control.claimed();
+            if self.entry(found.at).swap(found.control, claimed).is_ok() {
+                return Some(Claimed { control: claimed, ..found });
             }
         }
         None
@@ -213,39 +252,39 @@ impl<const K: usize> FlowTable<K> {
 
     /// Of the free places one in the emptier bucket: so buckets fill evenly, and hardly any is full before the
     /// table is (Azar et al., "Balanced Allocations", 1994).
-    fn claimable(&self, places: Places, now: Seconds, limits: &IdleLimits) -> Option<(Hit, bool)> {
-        let mut free: [(usize, Option<Hit>); 2] = [(0, None); 2];
-        let mut victim: Option<Hit> = None;
+    fn claimable(&self, places: Places, now: Seconds, limits: &IdleLimits) -> Option<Claimed> {
+        let mut free: [(usize, Option<Claimed>); 2] = [(0, None); 2];
+        let mut victim: Option<Claimed> = None;
         for at in self.slots(places) {
             let control = Control(self.entry(at).control.load(Ordering::Acquire));
-            let (hit, state) = (Hit { control, ..at }, control.state());
+            let state = control.state();
             let timed_out = state.is_live() && control.idle_s(now) >= limits[state as usize];
             if state == State::Empty || timed_out {
                 let (count, first) = &mut free[usize::from(at.bucket != places.first)];
                 *count += 1;
-                first.get_or_insert(hit);
+                first.get_or_insert(Claimed { at, control, evicting: false });
             } else if state == State::Unconfirmed
                 && victim.is_none_or(|victim| victim.control.idle_s(now) < control.idle_s(now))
             {
-                victim = Some(hit);
+                victim = Some(Claimed { at, control, evicting: true });
             }
         }
         let [first, second] = free;
         let emptier = if second.0 > first.0 { second.1 } else { first.1 };
-        emptier.map(|hit| (hit, false)).or(victim.map(|hit| (hit, true)))
+        emptier.or(victim)
     }
 
     /// Step 3 of inserting: the backend of an entry that wins over `mine`, if there is one.
-    fn yield_to_other(&self, key: &[u64; K], places: Places, mine: Hit) -> Option<BackendId> {
+    fn yield_to_other(&self, key: &[u64; K], places: Places, mine: Place) -> Option<BackendId> {
         let mut earlier = true;
         for at in self.slots(places) {
-            if (at.bucket, at.slot) == (mine.bucket, mine.slot) {
+            if at == mine {
                 earlier = false;
                 continue;
             }
             let entry = self.entry(at);
             let contends = |state: State| state.is_live() || state == State::Tentative;
-            while let Some(control) = entry.matches(key, contends) {
+            while let Some((control, _)) = entry.matches(key, contends) {
                 if control.state() != State::Tentative || earlier {
                     return Some(control.backend());
                 }
@@ -258,22 +297,32 @@ impl<const K: usize> FlowTable<K> {
     }
 }
 
-impl<const K: usize> Entry<K> {
-    /// Control and key, if the state is wanted and nobody changed hands meanwhile.
-    fn read(&self, wanted: impl Fn(State) -> bool) -> Option<(Control, [u64; K])> {
+/// A place that an insert may have, or has.
+#[derive(Clone, Copy)]
+struct Claimed {
+    at: Place,
+    control: Control,
+    /// It is an unconfirmed flow's.
+    evicting: bool,
+}
+
+impl<const K: usize, const V: usize> Entry<K, V> {
+    /// Control, key and value, if the state is wanted and nobody changed hands meanwhile.
+    fn read(&self, wanted: impl Fn(State) -> bool) -> Option<(Control, [u64; K], [u64; V])> {
         let before = Control(self.control.load(Ordering::Acquire));
         if !wanted(before.state()) {
             return None;
         }
         let key = std::array::from_fn(|i| self.key[i].load(Ordering::Relaxed));
+        let value = std::array::from_fn(|i| self.value[i].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         let after = Control(self.control.load(Ordering::Relaxed));
-        (after.version() == before.version() && wanted(after.state())).then_some((after, key))
+        (after.version() == before.version() && wanted(after.state())).then_some((after, key, value))
     }
 
-    /// The control word, if this is the key's entry and its state is wanted.
-    fn matches(&self, key: &[u64; K], wanted: impl Fn(State) -> bool) -> Option<Control> {
-        self.read(wanted).and_then(|(control, stored)| (stored == *key).then_some(control))
+    /// Control and value, if this is the key's entry and its state is wanted.
+    fn matches(&self, key: &[u64; K], wanted: impl Fn(State) -> bool) -> Option<(Control, [u64; V])> {
+        self.read(wanted).and_then(|(control, stored, value)| (stored == *key).then_some((control, value)))
     }
 
     fn swap(&self, expected: Control, new: Control) -> Result<(), Control> {
@@ -282,11 +331,12 @@ impl<const K: usize> Entry<K> {
     }
 }
 
-impl<const K: usize> Default for Bucket<K> {
+impl<const K: usize, const V: usize> Default for Bucket<K, V> {
     fn default() -> Self {
         Self(std::array::from_fn(|_| Entry {
             control: AtomicU64::new(0),
             key: std::array::from_fn(|_| AtomicU64::new(0)),
+            value: std::array::from_fn(|_| AtomicU64::new(0)),
         }))
     }
 }

@@ -3,7 +3,7 @@
 //! One task owns everything that changes ([`Control`]); requests reach it as [`Command`]s, so there is no
 //! lock and no order to get wrong. It never touches a packet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,16 +21,21 @@ use crate::forward::FlowTables;
 use crate::limits::{HOPS_PATIENCE, SWEEP_PERIOD, TICK};
 use crate::losses::Losses;
 use crate::neighbor::{self, HopMap, LinkMap};
-use crate::port::NicIndex;
+use crate::notices::Notice;
+use crate::path_mtu::PathMtus;
 use crate::program::{ProgramError, Steering};
 use crate::report;
-use crate::rewrite::Link;
+use crate::stats::WorkerStats;
 use crate::sweep::Sweep;
-use crate::table::{Compiler, Forwarding, Hop, OpenHop, Table};
+use crate::table::{Compiler, Forwarding, Hop, Table};
 use crate::watchdog::Watchdog;
+use crate::ways::{Ways, headrooms, tunnel_sources};
 use crate::worker::Shared;
 
 const SWEEP_SLICES: usize = (SWEEP_PERIOD.as_millis() / TICK.as_millis()) as usize;
+
+/// For how long a backend that sent packets back is a problem.
+const LOOP_MEMORY: Duration = Duration::from_mins(1);
 
 /// A request and where its answer goes. An asker that went away is nobody's loss.
 pub enum Command {
@@ -63,7 +68,10 @@ pub struct Control {
     pub(crate) lost_nic: Option<String>,
     pub(crate) sweep: Sweep,
     pub(crate) watchdog: Watchdog,
-    pub(crate) unserved: Losses,
+    pub(crate) losses: Losses,
+    /// Backends that sent packets back, and when they last did.
+    pub(crate) looped: BTreeMap<IpAddr, std::time::Instant>,
+    path_mtus: PathMtus,
     pub(crate) clock: Clock,
     pub(crate) instance: u64,
     pub(crate) hops: watch::Receiver<Arc<HopMap>>,
@@ -102,7 +110,9 @@ impl Control {
             lost_nic: None,
             sweep: Sweep::default(),
             watchdog: Watchdog::default(),
-            unserved: Losses::default(),
+            losses: Losses::default(),
+            looped: BTreeMap::new(),
+            path_mtus: PathMtus::default(),
             clock,
             instance: ahash::RandomState::new().hash_one(0),
             hops,
@@ -130,6 +140,7 @@ impl Control {
                 () = &mut stop => return self.shut_down().await,
                 Some(command) = commands.recv() => self.obey(command).await,
                 Ok(()) = self.hops.changed() => self.publish_hops(),
+                Ok(()) = self.links.changed() => self.publish_hops(),
                 _ = ticks.tick() => self.tick().await,
             }
         }
@@ -160,7 +171,8 @@ impl Control {
         }
         let table = Arc::new(self.compiler.compile(&snapshot).map_err(rejected)?);
         if self.engine.is_some() {
-            self.steering.own(&table.owned()).map_err(rejected)?;
+            // Refused whole if the addresses do not fit.
+            self.steering.own(&headrooms(&table, &[])).map_err(rejected)?;
             self.ask_for_hops(&table).await;
             self.publish(table);
         } else {
@@ -179,13 +191,21 @@ impl Control {
         let ifindexes = engine::ifindexes(&snapshot.nics)?;
         self.served.send_replace(ifindexes.iter().copied().collect());
         self.ask_for_hops(&table).await;
-        let hops = hops_for(&table, &self.hops.borrow_and_update(), &ifindexes);
-        let forwarding = Forwarding { sequence: 1, table, hops };
+        let ways = Ways {
+            hops: &self.hops.borrow_and_update().clone(),
+            links: &self.links.borrow_and_update().clone(),
+            ifindexes: &ifindexes,
+            path_mtus: &self.path_mtus,
+            mtu_limit: None,
+        };
+        let (hops, nics) = (ways.to_backends(&table), ways.nics());
+        let forwarding = Forwarding { sequence: 1, table, hops, nics };
         let flows = self.flows_for(&snapshot.dataplane);
         let (nics, settings) = (snapshot.nics.as_slice(), &snapshot.dataplane);
         let plan = Plan { nics, settings, cores: &self.cores, clock: self.clock };
         self.engine = Some(Engine::start(&plan, forwarding, flows, &mut self.steering).await?);
         self.lost_nic = None;
+        self.publish_hops();
         self.sweep = Sweep::default();
         self.watchdog = Watchdog::default();
         Ok(())
@@ -215,8 +235,48 @@ impl Control {
     fn publish(&mut self, table: Arc<Table>) {
         let Some(engine) = &mut self.engine else { return };
         let ifindexes: Vec<u32> = engine.nics.iter().map(|nic| nic.ifindex).collect();
-        let hops = hops_for(&table, &self.hops.borrow_and_update(), &ifindexes);
-        engine.publish(table, hops);
+        let ways = Ways {
+            hops: &self.hops.borrow_and_update(),
+            links: &self.links.borrow_and_update(),
+            ifindexes: &ifindexes,
+            path_mtus: &self.path_mtus,
+            mtu_limit: engine.mtu_limit(),
+        };
+        let (hops, nics) = (ways.to_backends(&table), ways.nics());
+        // Ways with tags need more headroom, and ICMP errors about our tunnels come to their outer sources.
+        let steered = self.steering.own(&headrooms(&table, &hops));
+        let steered = steered.and_then(|()| self.steering.tunnel_sources(&tunnel_sources(&table, &hops)));
+        if let Err(error) = steered {
+            tracing::error!("the steering program does not follow: {error}");
+        }
+        engine.publish(table, hops, nics);
+    }
+
+    /// Takes in what the workers noticed.
+    fn heed_notices(&mut self, now: std::time::Instant) {
+        let Some(engine) = &self.engine else { return };
+        let forwarding = engine.forwarding();
+        let mut news = self.path_mtus.forget(now);
+        for notice in engine.shared.notices.take() {
+            match notice {
+                Notice::TunnelTooBig { backend, mtu } => {
+                    let Some(address) = forwarding.table.address(backend) else { continue };
+                    if self.path_mtus.heard(address, mtu, now) {
+                        tracing::info!(backend = %address, mtu = self.path_mtus.limit(address, mtu), "path MTU lowered by an ICMP message");
+                        news = true;
+                    }
+                }
+                Notice::Looped { backend } => {
+                    if let Some(address) = forwarding.table.address(backend) {
+                        self.looped.insert(address, now);
+                    }
+                }
+            }
+        }
+        self.looped.retain(|_, at| now.duration_since(*at) < LOOP_MEMORY);
+        if news {
+            self.publish(forwarding.table.clone());
+        }
     }
 
     fn publish_hops(&mut self) {
@@ -242,8 +302,12 @@ impl Control {
         for nic in &engine.nics {
             let name = &nic.configured.name;
             let counters = self.steering.counters(name).unwrap_or_default();
-            self.unserved.note(name, counters.dropped_no_socket, std::time::Instant::now());
+            self.losses.note(name, counters.dropped_no_socket, std::time::Instant::now());
         }
+        let dropped = |stats: &WorkerStats| stats.dropped(DropReason::NatExhausted);
+        let exhausted = engine.shared.stats.iter().map(|stats| dropped(stats)).sum();
+        self.losses.note(report::NAT_EXHAUSTED, exhausted, std::time::Instant::now());
+        self.heed_notices(std::time::Instant::now());
     }
 
     /// After the loss of a NIC: the last snapshot is obeyed for ever, also without a control plane.
@@ -305,40 +369,6 @@ async fn follow_for_ever(
         broken.send_replace(Some(error.to_string()));
         tokio::time::sleep(PAUSE).await;
     }
-}
-
-/// The way to each backend of a table, as the workers read it.
-fn hops_for(table: &Table, hops: &HopMap, ifindexes: &[u32]) -> Box<[Hop]> {
-    let mut by_id = vec![Hop::Closed(DropReason::NeighborUnresolved); table.backend_limit()];
-    for (id, address) in table.backends() {
-        if let Some(hop) = hops.get(&address) {
-            by_id[id.0 as usize] = hop_for(hop, ifindexes);
-        }
-    }
-    by_id.into()
-}
-
-fn hop_for(hop: &neighbor::Hop, ifindexes: &[u32]) -> Hop {
-    let resolved = match hop {
-        neighbor::Hop::Resolved(resolved) => resolved,
-        neighbor::Hop::NoRoute => return Hop::Closed(DropReason::NoRoute),
-        neighbor::Hop::RouteElsewhere { .. } => return Hop::Closed(DropReason::RouteElsewhere),
-        neighbor::Hop::Unresolved => return Hop::Closed(DropReason::NeighborUnresolved),
-    };
-    let Some(index) = ifindexes.iter().position(|ifindex| *ifindex == resolved.ifindex) else {
-        return Hop::Closed(DropReason::RouteElsewhere);
-    };
-    Hop::Open(OpenHop {
-        nic: NicIndex(index as u8),
-        link: Link {
-            destination: resolved.destination_mac,
-            source: resolved.source_mac,
-            vlan: resolved.vlan,
-            mtu: resolved.mtu,
-        },
-        on_link: resolved.gateway.is_none(),
-        source: resolved.source_address,
-    })
 }
 
 fn log_changes(forwarding: &Forwarding, new: &[Hop]) {

@@ -22,7 +22,7 @@ use crate::limits::{ACK_TIMEOUT, MAX_NICS, STOP_PATIENCE};
 use crate::port::xsk::{Mode, Offers, OpenError, QueueId, Settings, SocketHandle, Waker, XskPort, combined};
 use crate::program::{Attached, AttachedMode, ProgramError, Steering};
 use crate::queues::{self, QueuesError};
-use crate::table::{Forwarding, Hop, Table};
+use crate::table::{Forwarding, Hop, NicLink, Table};
 use crate::worker::{Shared, Worker};
 
 /// How long a queue that another process just closed may stay busy.
@@ -162,9 +162,9 @@ impl Engine {
     }
 
     /// Publishes a view to all workers at once. The one before is kept until all have moved on.
-    pub fn publish(&mut self, table: Arc<Table>, hops: Box<[Hop]>) {
+    pub fn publish(&mut self, table: Arc<Table>, hops: Box<[Hop]>, nics: Box<[NicLink]>) {
         let sequence = self.shared.forwarding.load().sequence + 1;
-        let forwarding = Arc::new(Forwarding { sequence, table, hops });
+        let forwarding = Arc::new(Forwarding { sequence, table, hops, nics });
         self.retired.push(self.shared.forwarding.swap(forwarding));
         self.workers.iter().for_each(|worker| worker.waker.wake());
         self.free_retired();

@@ -51,31 +51,61 @@ pub enum FlowKey {
     V6(FlowKey6),
 }
 
-impl FlowKey4 {
-    /// The key as the flow table stores it.
-    pub fn words(&self) -> [u64; 2] {
+/// A key as the tables of its family store it: in `K` words.
+pub trait Tuple<const K: usize>: Copy + Into<FlowKey> {
+    /// The key of this family, if it is one.
+    fn of(key: &FlowKey) -> Option<Self>;
+
+    /// The words.
+    fn words(&self) -> [u64; K];
+
+    /// The key behind stored words; `None` if they were never made by [`Self::words`].
+    fn from_words(words: [u64; K]) -> Option<Self>;
+
+    /// The words under which a client's affinity to a backend of a service is stored. They are those of no flow.
+    fn affinity_words(&self, service: u32) -> [u64; K];
+}
+
+impl Tuple<2> for FlowKey4 {
+    fn of(key: &FlowKey) -> Option<Self> {
+        match key {
+            FlowKey::V4(flow) => Some(*flow),
+            FlowKey::V6(_) => None,
+        }
+    }
+
+    fn words(&self) -> [u64; 2] {
         let ports = u64::from(self.client_port) << 16 | u64::from(self.port);
         [
             u64::from(self.client.to_bits()) << 32 | ports,
-            u64::from(self.vip.to_bits()) << 8 | u64::from(protocol_number(self.protocol)),
+            u64::from(self.vip.to_bits()) << 8 | u64::from(transport::number(self.protocol)),
         ]
     }
 
-    /// The key behind stored words; `None` if they were never made by [`Self::words`].
-    pub fn from_words(words: [u64; 2]) -> Option<Self> {
+    fn from_words(words: [u64; 2]) -> Option<Self> {
         Some(Self {
             client: Ipv4Addr::from_bits((words[0] >> 32) as u32),
             vip: Ipv4Addr::from_bits((words[1] >> 8) as u32),
             client_port: (words[0] >> 16) as u16,
             port: words[0] as u16,
-            protocol: protocol_from_number(words[1] as u8)?,
+            protocol: transport::protocol(words[1] as u8)?,
         })
+    }
+
+    fn affinity_words(&self, service: u32) -> [u64; 2] {
+        [u64::from(self.client.to_bits()) << 32 | u64::from(service), 0]
     }
 }
 
-impl FlowKey6 {
-    /// The key as the flow table stores it.
-    pub fn words(&self) -> [u64; 5] {
+impl Tuple<5> for FlowKey6 {
+    fn of(key: &FlowKey) -> Option<Self> {
+        match key {
+            FlowKey::V6(flow) => Some(*flow),
+            FlowKey::V4(_) => None,
+        }
+    }
+
+    fn words(&self) -> [u64; 5] {
         let (client, vip) = (self.client.to_bits(), self.vip.to_bits());
         let ports = u64::from(self.client_port) << 24 | u64::from(self.port) << 8;
         [
@@ -83,23 +113,65 @@ impl FlowKey6 {
             client as u64,
             (vip >> 64) as u64,
             vip as u64,
-            ports | u64::from(protocol_number(self.protocol)),
+            ports | u64::from(transport::number(self.protocol)),
         ]
     }
 
-    /// The key behind stored words; `None` if they were never made by [`Self::words`].
-    pub fn from_words(words: [u64; 5]) -> Option<Self> {
+    fn from_words(words: [u64; 5]) -> Option<Self> {
         Some(Self {
             client: Ipv6Addr::from_bits(u128::from(words[0]) << 64 | u128::from(words[1])),
             vip: Ipv6Addr::from_bits(u128::from(words[2]) << 64 | u128::from(words[3])),
             client_port: (words[4] >> 24) as u16,
             port: (words[4] >> 8) as u16,
-            protocol: protocol_from_number(words[4] as u8)?,
+            protocol: transport::protocol(words[4] as u8)?,
         })
+    }
+
+    fn affinity_words(&self, service: u32) -> [u64; 5] {
+        let client = self.client.to_bits();
+        [(client >> 64) as u64, client as u64, u64::from(service), 0, 0]
     }
 }
 
+impl From<FlowKey4> for FlowKey {
+    fn from(flow: FlowKey4) -> Self {
+        Self::V4(flow)
+    }
+}
+
+impl From<FlowKey6> for FlowKey {
+    fn from(flow: FlowKey6) -> Self {
+        Self::V6(flow)
+    }
+}
+
+/// One end of a flow.
+pub type End = (IpAddr, u16);
+
 impl FlowKey {
+    /// Between these ends; `None` if they are of different families.
+    pub fn new((client, client_port): End, (vip, port): End, protocol: Protocol) -> Option<Self> {
+        match (client, vip) {
+            (IpAddr::V4(client), IpAddr::V4(vip)) => {
+                Some(Self::V4(FlowKey4 { client, vip, client_port, port, protocol }))
+            }
+            (IpAddr::V6(client), IpAddr::V6(vip)) => {
+                Some(Self::V6(FlowKey6 { client, vip, client_port, port, protocol }))
+            }
+            _ => None,
+        }
+    }
+
+    /// Between the same addresses.
+    #[must_use]
+    pub fn with_ports(mut self, client_port: u16, port: u16, protocol: Protocol) -> Self {
+        match &mut self {
+            Self::V4(flow) => *flow = FlowKey4 { client_port, port, protocol, ..*flow },
+            Self::V6(flow) => *flow = FlowKey6 { client_port, port, protocol, ..*flow },
+        }
+        self
+    }
+
     /// Source of the client's packets.
     pub fn client(&self) -> IpAddr {
         match self {
@@ -122,6 +194,11 @@ impl FlowKey {
             Self::V4(flow) => flow.client_port,
             Self::V6(flow) => flow.client_port,
         }
+    }
+
+    /// TCP or UDP.
+    pub fn protocol(&self) -> Protocol {
+        self.service_port().protocol
     }
 
     /// Protocol and destination port.
@@ -148,21 +225,6 @@ impl fmt::Display for FlowKey {
     }
 }
 
-fn protocol_number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => transport::TCP,
-        Protocol::Udp => transport::UDP,
-    }
-}
-
-fn protocol_from_number(number: u8) -> Option<Protocol> {
-    match number {
-        transport::TCP => Some(Protocol::Tcp),
-        transport::UDP => Some(Protocol::Udp),
-        _ => None,
-    }
-}
-
 /// Longest message that is hashed: tag, two IPv6 addresses, two ports, protocol.
 const MESSAGE_LENGTH: usize = 1 + 16 + 16 + 2 + 2 + 1;
 
@@ -174,6 +236,7 @@ impl SlotHasher {
     const TAG_OFFSET: u8 = 1;
     const TAG_SKIP: u8 = 2;
     const TAG_FLOW: u8 = 3;
+    const TAG_CLIENT: u8 = 4;
 
     /// Under this key.
     pub fn new(key: &FleetKey) -> Self {
@@ -182,12 +245,12 @@ impl SlotHasher {
 
     /// Where a backend's permutation of the slots begins; to be taken modulo the table size.
     pub fn offset(&self, backend: IpAddr) -> u64 {
-        self.backend(Self::TAG_OFFSET, backend)
+        self.address(Self::TAG_OFFSET, backend)
     }
 
     /// How far a backend's permutation steps; to be taken modulo the table size less one, plus one.
     pub fn skip(&self, backend: IpAddr) -> u64 {
-        self.backend(Self::TAG_SKIP, backend)
+        self.address(Self::TAG_SKIP, backend)
     }
 
     /// The flow's place; to be taken modulo the table size.
@@ -199,22 +262,28 @@ impl SlotHasher {
                 message.push(&flow.vip.octets());
                 message.push(&flow.client_port.to_be_bytes());
                 message.push(&flow.port.to_be_bytes());
-                message.push(&[protocol_number(flow.protocol)]);
+                message.push(&[transport::number(flow.protocol)]);
             }
             FlowKey::V6(flow) => {
                 message.push(&flow.client.octets());
                 message.push(&flow.vip.octets());
                 message.push(&flow.client_port.to_be_bytes());
                 message.push(&flow.port.to_be_bytes());
-                message.push(&[protocol_number(flow.protocol)]);
+                message.push(&[transport::number(flow.protocol)]);
             }
         }
         self.hash(&message)
     }
 
-    fn backend(&self, tag: u8, backend: IpAddr) -> u64 {
+    /// The place of all flows of a client whose service has client-IP affinity; to be taken modulo the table
+    /// size.
+    pub fn client(&self, client: IpAddr) -> u64 {
+        self.address(Self::TAG_CLIENT, client)
+    }
+
+    fn address(&self, tag: u8, address: IpAddr) -> u64 {
         let mut message = Message::new(tag);
-        match backend {
+        match address {
             IpAddr::V4(address) => message.push(&address.octets()),
             IpAddr::V6(address) => message.push(&address.octets()),
         }
@@ -284,6 +353,7 @@ mod tests {
     fn purposes_and_fields_do_not_share_outputs() {
         let address = IpAddr::from([10, 0, 0, 1]);
         assert_ne!(hasher().offset(address), hasher().skip(address));
+        assert_ne!(hasher().offset(address), hasher().client(address));
         let FlowKey::V4(flow) = tcp4() else { unreachable!() };
         let udp = FlowKey::V4(FlowKey4 { protocol: Protocol::Udp, ..flow });
         assert_ne!(hasher().flow(&tcp4()), hasher().flow(&udp));
@@ -297,6 +367,8 @@ mod tests {
             prop_assert_eq!(FlowKey6::from_words(v6.words()), Some(v6));
             let v4 = FlowKey4 { client: (client as u32).into(), vip: (vip as u32).into(), client_port, port, protocol };
             prop_assert_eq!(FlowKey4::from_words(v4.words()), Some(v4));
+            prop_assert_eq!(FlowKey4::from_words(v4.affinity_words(client as u32)), None, "no flow's");
+            prop_assert_eq!(FlowKey6::from_words(v6.affinity_words(client as u32)), None, "no flow's");
         }
     }
 }

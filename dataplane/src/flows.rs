@@ -1,11 +1,14 @@
 //! Lists flows while the workers go on: a walk over the lock-free tables, on a thread of its own.
 
+use std::net::SocketAddr;
+
 use shunt_api::status::{FlowFilter, FlowView, Flows};
 
 use crate::conntrack::{FlowTable, Hit};
 use crate::control::FlowSource;
-use crate::flow::{FlowKey, FlowKey4, FlowKey6};
+use crate::flow::{FlowKey, FlowKey4, FlowKey6, Tuple};
 use crate::limits::MAX_FLOWS_LISTED;
+use crate::nat::Binding;
 
 const DEFAULT_LIMIT: usize = 1000;
 
@@ -27,7 +30,7 @@ struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    fn walk<const K: usize>(&mut self, table: &FlowTable<K>, key: impl Fn([u64; K]) -> Option<FlowKey>) {
+    fn walk<const K: usize>(&mut self, table: &FlowTable<K, 1>, key: impl Fn([u64; K]) -> Option<FlowKey>) {
         for bucket in 0..table.buckets() {
             if self.flows.truncated {
                 return;
@@ -40,7 +43,7 @@ impl Listing<'_> {
         }
     }
 
-    fn take(&mut self, key: FlowKey, hit: Hit) {
+    fn take(&mut self, key: FlowKey, hit: Hit<1>) {
         let view = self.view(key, hit);
         if !matches(self.filter, &view) {
             return;
@@ -52,7 +55,7 @@ impl Listing<'_> {
         }
     }
 
-    fn view(&self, key: FlowKey, hit: Hit) -> FlowView {
+    fn view(&self, key: FlowKey, hit: Hit<1>) -> FlowView {
         let table = &self.source.forwarding.table;
         let state = hit.control.state();
         let idle_s = hit.control.idle_s(self.source.now);
@@ -62,6 +65,11 @@ impl Listing<'_> {
             vip: key.vip(),
             port: key.service_port(),
             backend: table.address(hit.control.backend()),
+            source: table
+                .nat
+                .as_ref()
+                .and_then(|nat| nat.source(Binding(hit.value[0])))
+                .map(SocketAddr::from),
             state: state.name().to_owned(),
             idle_s,
             expires_s: table.idle_limits[state as usize].saturating_sub(idle_s),
@@ -85,9 +93,9 @@ mod tests {
 
     use super::*;
     use crate::conntrack::Seconds;
-    use crate::forward::{FlowTables, decide};
+    use crate::forward::FlowTables;
     use crate::table::Forwarding;
-    use crate::testing::{parsed, snapshot, table, tcp};
+    use crate::testing::{decided, parsed, snapshot, table, tcp};
     use crate::worker::Shared;
 
     fn source() -> FlowSource {
@@ -95,12 +103,13 @@ mod tests {
         let table = Arc::new(table(&snapshot(&[&[("10.0.0.1", 1, Dr)]], services)));
         let flows = FlowTables::new(1000, 1000);
         for port in 1..=5 {
-            decide(&parsed(&tcp("192.0.2.1", port, "203.0.113.10", 80, 2)), &table, &flows, Seconds(10));
-            decide(&parsed(&tcp("2001:db8::1", port, "2001:db8::10", 80, 2)), &table, &flows, Seconds(10));
+            decided(&parsed(&tcp("192.0.2.1", port, "203.0.113.10", 80, 2)), &table, &flows, Seconds(10));
+            decided(&parsed(&tcp("2001:db8::1", port, "2001:db8::10", 80, 2)), &table, &flows, Seconds(10));
         }
-        let forwarding = Forwarding { sequence: 1, table: table.clone(), hops: Box::default() };
+        let forwarding =
+            Forwarding { sequence: 1, table: table.clone(), hops: Box::default(), nics: Box::default() };
         let shared = Arc::new(Shared::new(
-            Forwarding { sequence: 1, table, hops: Box::default() },
+            Forwarding { sequence: 1, table, hops: Box::default(), nics: Box::default() },
             Arc::new(flows),
             1,
         ));

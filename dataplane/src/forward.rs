@@ -1,43 +1,93 @@
 //! The decision: from a parsed packet to a [`Verdict`]. No I/O, no clock, no log; the only thing it changes
-//! is the flow table. Called by the worker for every packet that parsed.
+//! is the tables of flows and fragments. Called by the worker for every packet that parsed.
 
-use shunt_api::counters::DropReason;
-use shunt_api::snapshot::Protocol;
+mod errors;
+mod lookup;
+mod returns;
 
-use crate::conntrack::{BackendId, Control, FlowTable, Hit, Inserted, Places, Seconds, State};
+use ahash::RandomState;
+use shunt_api::counters::{Counter, DropReason};
+use shunt_api::snapshot::{Protocol, UnlistedPorts};
+
+use crate::conntrack::{BackendId, FlowTable, Seconds, State};
 use crate::flow::FlowKey;
-use crate::packet::Packet;
+use crate::fragments::Fragments;
+use crate::nat::{LastHop, Translation};
 use crate::packet::transport::{FIN, RST, SYN};
-use crate::table::{Pool, Table};
+use crate::packet::{Content, Packet};
+use crate::port::NicIndex;
+use crate::table::{Owned, Table};
+use lookup::Lookup;
 
-/// Both flow tables.
+/// What is remembered of flows. Translated ones are in the table's [`crate::nat::Nat`] besides.
 pub struct FlowTables {
     /// IPv4
-    pub v4: FlowTable<2>,
+    pub v4: FlowTable<2, 1>,
     /// IPv6
-    pub v6: FlowTable<5>,
+    pub v6: FlowTable<5, 1>,
+    /// Which flow fragments belong to.
+    pub fragments: Fragments,
 }
 
 impl FlowTables {
     /// Sized for so many flows of each family.
     pub fn new(flows_v4: usize, flows_v6: usize) -> Self {
-        let seed = ahash::RandomState::new();
-        Self { v4: FlowTable::new(flows_v4, seed.clone()), v6: FlowTable::new(flows_v6, seed) }
+        Self::with_seed(flows_v4, flows_v6, &RandomState::new())
+    }
+
+    /// As [`Self::new`], the same in every run.
+    pub fn with_seed(flows_v4: usize, flows_v6: usize, seed: &RandomState) -> Self {
+        Self {
+            v4: FlowTable::new(flows_v4, seed.clone()),
+            v6: FlowTable::new(flows_v6, seed.clone()),
+            fragments: Fragments::new(seed.clone()),
+        }
     }
 }
 
-/// What to do with a packet.
+/// What to do with a packet. Listeners and members are indices into the table that decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// To a member of a pool, both by index into the table that decided.
+    /// As it is to a member of the listener's pool.
     Forward {
-        /// Index of the pool.
-        pool: u32,
+        /// Index of the listener.
+        listener: u32,
         /// Index of the member.
         member: u16,
     },
+    /// With new ends to a member of the listener's pool.
+    Translate {
+        /// Index of the listener.
+        listener: u32,
+        /// Index of the member.
+        member: u16,
+        /// The new ends.
+        translation: Translation,
+    },
+    /// With new ends back to the client of a translated flow.
+    Return {
+        /// Where it comes from.
+        backend: BackendId,
+        /// The new ends.
+        translation: Translation,
+        /// The way.
+        last_hop: LastHop,
+    },
+    /// Nowhere; the sender is answered.
+    Reply(Reply),
     /// Nowhere.
     Drop(DropReason),
+}
+
+/// An answer to a packet's sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// To an echo request.
+    Echo,
+    /// Nobody listens on the TCP port.
+    Reset,
+    /// Nobody listens on the UDP port.
+    Unreachable,
 }
 
 /// What the flow table had to do with it, for the counters.
@@ -60,6 +110,21 @@ pub enum FlowOutcome {
     TableFull,
 }
 
+impl FlowOutcome {
+    /// What it counts as.
+    pub fn counters(self) -> &'static [Counter] {
+        match self {
+            Self::None => &[],
+            Self::Hit => &[Counter::FlowHits],
+            Self::Confirmed => &[Counter::FlowHits, Counter::FlowsConfirmed],
+            Self::Created => &[Counter::FlowsCreated],
+            Self::CreatedEvicting => &[Counter::FlowsCreated, Counter::FlowsEvicted],
+            Self::Rehashed => &[Counter::FlowsRehashed],
+            Self::TableFull => &[Counter::FlowTableFull],
+        }
+    }
+}
+
 /// A verdict and how it came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -67,132 +132,171 @@ pub struct Decision {
     pub verdict: Verdict,
     /// What the flow table had to do with it.
     pub outcome: FlowOutcome,
-    /// A TCP packet that begins nothing, of a flow without an entry.
-    pub midstream: bool,
+    /// What else is to be counted.
+    pub events: Events,
     /// Hash of the flow, for the tunnel's entropy.
     pub hash: u64,
 }
 
-impl Decision {
-    fn drop(reason: DropReason) -> Self {
-        Self { verdict: Verdict::Drop(reason), outcome: FlowOutcome::None, midstream: false, hash: 0 }
+/// Things that happen to few packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events(u8);
+
+impl Events {
+    /// A TCP packet that begins nothing, of a flow without an entry.
+    pub const MIDSTREAM: Self = Self(1);
+    /// The client's earlier connection decided.
+    pub const AFFINITY: Self = Self(2);
+    /// A later fragment found its first one.
+    pub const FRAGMENT: Self = Self(4);
+    /// A source address and port was taken.
+    pub const NAT_CREATED: Self = Self(8);
+    /// An ICMP error found its flow.
+    pub const ICMP_ERROR: Self = Self(16);
+
+    const COUNTERS: [(Self, Counter); 5] = [
+        (Self::MIDSTREAM, Counter::MidstreamMisses),
+        (Self::AFFINITY, Counter::AffinityHits),
+        (Self::FRAGMENT, Counter::FragmentsFollowed),
+        (Self::NAT_CREATED, Counter::NatFlowsCreated),
+        (Self::ICMP_ERROR, Counter::IcmpErrorsForwarded),
+    ];
+
+    /// Both of two.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
+
+    /// These if `happened`, else none.
+    #[must_use]
+    pub fn only_if(self, happened: bool) -> Self {
+        if happened { self } else { Self::default() }
+    }
+
+    /// Whether nothing happened.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What they count as.
+    pub fn counters(self) -> impl Iterator<Item = Counter> {
+        let happened = Self::COUNTERS.into_iter().filter(move |(event, _)| self.0 & event.0 != 0);
+        happened.map(|(_, counter)| counter)
+    }
+}
+
+impl Decision {
+    fn only(verdict: Verdict) -> Self {
+        Self { verdict, outcome: FlowOutcome::None, events: Events::default(), hash: 0 }
+    }
+
+    fn drop(reason: DropReason) -> Self {
+        Self::only(Verdict::Drop(reason))
+    }
+
+    fn with(self, event: Events) -> Self {
+        Self { events: self.events.and(event), ..self }
+    }
+
+    /// Whether the packet goes on to a backend or client.
+    pub fn goes_on(&self) -> bool {
+        matches!(self.verdict, Verdict::Forward { .. } | Verdict::Translate { .. } | Verdict::Return { .. })
+    }
+}
+
+/// What a decision is made by.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Services, pools and settings.
+    pub table: &'a Table,
+    /// Flows and fragments.
+    pub flows: &'a FlowTables,
+    /// NIC that the packet came in by.
+    pub nic: NicIndex,
+    /// Now.
+    pub now: Seconds,
 }
 
 /// Decides one packet (DESIGN §2): service, then flow table, then Maglev.
-pub fn decide(packet: &Packet, table: &Table, flows: &FlowTables, now: Seconds) -> Decision {
-    let pool = match table.pool_of(&packet.flow) {
-        Ok(pool) => pool,
-        Err(reason) => return Decision::drop(reason),
+pub fn decide(packet: &Packet, context: Context<'_>) -> Decision {
+    match packet.content {
+        Content::Whole => segment(packet, context),
+        Content::FirstFragment { id } => first_fragment(packet, id, context),
+        Content::LaterFragment { id, protocol } => later_fragment(packet, id, protocol, context),
+        Content::Echo => echo(packet, context.table),
+        Content::Error => errors::about_flow(packet, context),
+        Content::TunnelError { .. } => errors::about_tunnel(packet, context.table),
+    }
+}
+
+/// A packet with ports.
+fn segment(packet: &Packet, context: Context<'_>) -> Decision {
+    let Some(index) = context.table.listener_of(&packet.flow) else { return unlisted(packet, context) };
+    match packet.flow {
+        FlowKey::V4(flow) => {
+            let nat = context.table.nat.as_ref().map(|nat| (nat, &nat.tables.v4));
+            Lookup::new(packet, context, index, flow, &context.flows.v4, nat).decide()
+        }
+        FlowKey::V6(flow) => {
+            let nat = context.table.nat.as_ref().map(|nat| (nat, &nat.tables.v6));
+            Lookup::new(packet, context, index, flow, &context.flows.v6, nat).decide()
+        }
+    }
+}
+
+fn first_fragment(packet: &Packet, id: u32, context: Context<'_>) -> Decision {
+    let decision = segment(packet, context);
+    if decision.goes_on() {
+        context.flows.fragments.remember(&packet.flow, id, context.now);
+    }
+    decision
+}
+
+fn later_fragment(packet: &Packet, id: u32, protocol: u8, context: Context<'_>) -> Decision {
+    match context.flows.fragments.recall(&packet.flow, id, protocol, context.now) {
+        Some(flow) => segment(&Packet { flow, ..*packet }, context).with(Events::FRAGMENT),
+        None if context.table.owned_as(packet.flow.vip()).is_none() => {
+            Decision::drop(DropReason::NotOurAddress)
+        }
+        None => Decision::drop(DropReason::FragmentWithoutFirst),
+    }
+}
+
+fn echo(packet: &Packet, table: &Table) -> Decision {
+    match table.owned_as(packet.flow.vip()) {
+        Some(_) => Decision::only(Verdict::Reply(Reply::Echo)),
+        None => Decision::drop(DropReason::NotOurAddress),
+    }
+}
+
+/// A packet to a port without a service: a translated flow's, or nobody's.
+fn unlisted(packet: &Packet, context: Context<'_>) -> Decision {
+    let policy = match context.table.owned_as(packet.flow.vip()) {
+        None => return Decision::drop(DropReason::NotOurAddress),
+        Some(Owned::Vip(policy)) => policy,
+        Some(Owned::Source) => match returns::returned(packet, context) {
+            Some(decision) => return decision,
+            None => UnlistedPorts::Reject,
+        },
     };
-    let lookup = Lookup { packet, table, pool: table.pool(pool), now };
-    let (chosen, hash) = match &packet.flow {
-        FlowKey::V4(flow) => lookup.through(&flows.v4, &flow.words()),
-        FlowKey::V6(flow) => lookup.through(&flows.v6, &flow.words()),
-    };
-    match chosen {
-        Some(Chosen { member, outcome, midstream }) => {
-            Decision { verdict: Verdict::Forward { pool, member }, outcome, midstream, hash }
+    match (policy, packet.content, packet.flow.protocol()) {
+        (UnlistedPorts::Reject, Content::Whole, Protocol::Tcp) if packet.tcp_flags & RST == 0 => {
+            Decision::only(Verdict::Reply(Reply::Reset))
         }
-        None => Decision::drop(DropReason::NoBackend),
+        (UnlistedPorts::Reject, Content::Whole, Protocol::Udp) => {
+            Decision::only(Verdict::Reply(Reply::Unreachable))
+        }
+        _ => Decision::drop(DropReason::UnlistedPort),
     }
 }
 
-struct Lookup<'a> {
-    packet: &'a Packet,
-    table: &'a Table,
-    pool: &'a Pool,
-    now: Seconds,
-}
-
-struct Chosen {
-    member: u16,
-    outcome: FlowOutcome,
-    midstream: bool,
-}
-
-impl Lookup<'_> {
-    fn through<const K: usize>(&self, flows: &FlowTable<K>, key: &[u64; K]) -> (Option<Chosen>, u64) {
-        let places = flows.places(key);
-        let mut found = flows.find(key, places);
-        // A lost race shows what the entry says now; more than a few in a row cannot happen to one flow.
-        for _ in 0..4 {
-            let Some(hit) = found else { break };
-            match self.follow(flows, hit) {
-                Ok(chosen) => return (chosen, places.hash),
-                Err(newer) => found = newer,
-            }
-        }
-        (self.enter(flows, key, places), places.hash)
-    }
-
-    /// Goes where the entry says, or changes what it says. `Err`: another worker changed it meanwhile.
-    fn follow<const K: usize>(&self, flows: &FlowTable<K>, hit: Hit) -> Result<Option<Chosen>, Option<Hit>> {
-        let state = hit.control.state();
-        let timed_out = hit.control.idle_s(self.now) >= self.table.idle_limits[state as usize];
-        let member = self.pool.member_of(hit.control.backend());
-        let member = member.filter(|&member| !timed_out && !self.leaves(member, hit.control));
-        let Some(member) = member else { return self.rechoose(flows, hit) };
-        let next = self.next_state(state);
-        let confirmed = state == State::Unconfirmed && next != State::Unconfirmed;
-        let touched = hit.control.with_state(next).with_time(self.now);
-        if touched != hit.control {
-            flows.update(hit, touched)?;
-        }
-        let outcome = if confirmed { FlowOutcome::Confirmed } else { FlowOutcome::Hit };
-        Ok(Some(Chosen { member, outcome, midstream: false }))
-    }
-
-    fn rechoose<const K: usize>(
-        &self,
-        flows: &FlowTable<K>,
-        hit: Hit,
-    ) -> Result<Option<Chosen>, Option<Hit>> {
-        let Some(member) = self.table.choose(self.pool, &self.packet.flow) else { return Ok(None) };
-        let backend = self.pool.member(member).backend;
-        flows.update(hit, Control::new(backend, self.now, State::Unconfirmed, hit.control.version()))?;
-        Ok(Some(Chosen { member, outcome: FlowOutcome::Rehashed, midstream: false }))
-    }
-
-    /// Maglev's choice for a flow without an entry, and an entry for it.
-    fn enter<const K: usize>(&self, flows: &FlowTable<K>, key: &[u64; K], places: Places) -> Option<Chosen> {
-        let member = self.table.choose(self.pool, &self.packet.flow)?;
-        let begins = self.packet.tcp_flags & SYN != 0;
-        let midstream = self.protocol() == Protocol::Tcp && !begins;
-        if midstream && self.packet.tcp_flags & (RST | FIN) != 0 {
-            return Some(Chosen { member, outcome: FlowOutcome::None, midstream });
-        }
-        let backend = self.pool.member(member).backend;
-        let chosen = |member, outcome| Some(Chosen { member, outcome, midstream });
-        match flows.insert(key, places, backend, self.now, &self.table.idle_limits) {
-            Inserted::New => chosen(member, FlowOutcome::Created),
-            Inserted::Evicting => chosen(member, FlowOutcome::CreatedEvicting),
-            Inserted::Full => chosen(member, FlowOutcome::TableFull),
-            Inserted::Lost(winner) => chosen(self.member_or(winner, member), FlowOutcome::Hit),
-        }
-    }
-
-    fn member_or(&self, backend: BackendId, otherwise: u16) -> u16 {
-        self.pool.member_of(backend).unwrap_or(otherwise)
-    }
-
-    fn protocol(&self) -> Protocol {
-        self.packet.flow.service_port().protocol
-    }
-
-    /// Whether a new connection reuses the tuple of one that is over, and its backend drains. A backend that
-    /// takes new flows keeps it, so that a forged RST and SYN move nothing; the quiet second is for one that
-    /// drains.
-    fn leaves(&self, member: u16, control: Control) -> bool {
-        let over = matches!(control.state(), State::Closing | State::Reset) && control.idle_s(self.now) > 0;
-        over && self.packet.tcp_flags & SYN != 0 && !self.pool.member(member).takes_new
-    }
-
-    fn next_state(&self, state: State) -> State {
-        match self.protocol() {
-            Protocol::Udp => State::Confirmed,
-            Protocol::Tcp => next_tcp_state(state, self.packet.tcp_flags),
-        }
+/// The state that a packet leaves its flow in.
+fn next_state(packet: &Packet, state: State) -> State {
+    match (packet.content, packet.flow.protocol()) {
+        (Content::LaterFragment { .. }, _) => state,
+        (_, Protocol::Udp) => State::Confirmed,
+        (_, Protocol::Tcp) => next_tcp_state(state, packet.tcp_flags),
     }
 }
 

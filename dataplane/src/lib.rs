@@ -1,7 +1,7 @@
 //! The packet path of Shunt as a library, so that tests, benches and fuzzers run the same code as the
 //! program `shunt-dataplane`.
 //!
-//! `packet flow maglev conntrack table forward rewrite` are pure: no I/O, no clock, no log. `port worker`
+//! `packet flow maglev conntrack fragments nat table forward rewrite reply` are pure: no I/O, no clock, no log. `port worker`
 //! move frames. `program neighbor queues engine control http` run on the control thread.
 
 pub mod clock;
@@ -12,15 +12,20 @@ pub mod engine;
 pub mod flow;
 pub mod flows;
 pub mod forward;
+pub mod fragments;
 pub mod http;
 pub mod limits;
 pub mod losses;
 pub mod maglev;
+pub mod nat;
 pub mod neighbor;
+pub mod notices;
 pub mod packet;
+pub mod path_mtu;
 pub mod port;
 pub mod program;
 pub mod queues;
+pub mod reply;
 pub mod report;
 pub mod rewrite;
 pub mod stats;
@@ -30,4 +35,5 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod watchdog;
+pub mod ways;
 pub mod worker;

@@ -61,6 +61,36 @@ pub const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// Time the workers have to see a new table before the snapshot is reported as not acknowledged.
 pub const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Fragmented packets of a family that are remembered at once; beyond it the longest silent one is forgotten, and
+/// its later fragments are `fragment_without_first`. 10 Gbit/s of 8 kB datagrams are 150,000 a second, whose
+/// fragments come within milliseconds.
+pub const FRAGMENTED_PACKETS: usize = 4096;
+
+/// Seconds for which a later fragment may follow its first: what hosts wait at most is 60 (RFC 8200 §4.5), what
+/// Linux waits is 30.
+pub const FRAGMENT_IDLE_S: u32 = 30;
+
+/// Source address and port pairs tried for a translated flow before it counts as `nat_exhausted`. With nine of
+/// ten pairs taken, one flow in 850 finds none.
+pub const NAT_ATTEMPTS: u32 = 64;
+
+/// Lowest port of translated flows: those below are the system's (RFC 6335).
+pub const NAT_PORT_MIN: u16 = 1024;
+
+/// Least path MTU towards an IPv4 backend that an ICMP message is believed; a lower one is a forgery or a path
+/// that nothing can use (Linux has the same bound, `ip_rt_min_pmtu`).
+pub const PATH_MTU_MIN_V4: u32 = 552;
+
+/// Least MTU of IPv6 (RFC 8200 §5).
+pub const PATH_MTU_MIN_V6: u32 = 1280;
+
+/// How long a path MTU learned from an ICMP message is used (RFC 1191 §6.3).
+pub const PATH_MTU_AGE: Duration = Duration::from_mins(10);
+
+/// Notices from workers that wait for the control thread; beyond it they are lost, and sent again by the next
+/// packet with the same cause.
+pub const NOTICES: usize = 256;
+
 /// Time in which the sweep passes the whole flow table once.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 

@@ -164,6 +164,10 @@ mod tests {
                     let address: IpAddr = cells[2].parse().unwrap();
                     format!("{:016x} / {:016x}", hasher().offset(address), hasher().skip(address))
                 }
+                "client" => {
+                    let hash = hasher().client(cells[2].parse().unwrap());
+                    format!("{hash:016x} / {}", hash % 65537)
+                }
                 "flow" => format!(
                     "{:016x} / {}",
                     hasher().flow(&flow(cells[2])),

@@ -131,7 +131,7 @@ impl Steering {
         Ok(others)
     }
 
-    /// Makes exactly these addresses owned, on all NICs, each with the bytes of headroom (0, 20 or 40) that the
+    /// Makes exactly these addresses owned, on all NICs, each with the bytes of headroom (0, or 20 to 44) that the
     /// frames to it get. Adds and changes before it removes.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl Steering {
             return Err(ProgramError::TooManyAddresses { wanted: addresses.len(), room });
         }
         let wanted = addresses.iter().map(|(address, headroom)| {
-            assert!(matches!(headroom, 0 | 20 | 40), "no tunnel header has {headroom} bytes");
+            assert!(matches!(headroom, 0 | 20..=44), "no headers have {headroom} bytes");
             (maps::address(*address).to_vec(), headroom.to_ne_bytes().to_vec())
         });
         maps::fill(&OWNED, &self.owned, &wanted.collect())

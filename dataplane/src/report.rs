@@ -119,9 +119,13 @@ fn flow_tables(control: &Control, engine: &Engine) -> FlowTablesStatus {
         used,
         size_bytes: size_bytes as u64,
     };
+    let forwarding = engine.forwarding();
+    let nat = forwarding.table.nat.as_ref().map(|nat| &nat.tables);
     FlowTablesStatus {
         v4: status(flows.v4.capacity(), census.v4, flows.v4.size_bytes()),
         v6: status(flows.v6.capacity(), census.v6, flows.v6.size_bytes()),
+        nat_v4: nat.map(|nat| status(nat.v4.capacity(), census.nat_v4, nat.v4.size_bytes())),
+        nat_v6: nat.map(|nat| status(nat.v6.capacity(), census.nat_v6, nat.v6.size_bytes())),
     }
 }
 
@@ -178,6 +182,12 @@ fn problems(control: &Control, status: &DataplaneStatus) -> Vec<String> {
             ));
         }
     }
+    if control.losses.are_growing(NAT_EXHAUSTED, std::time::Instant::now()) {
+        problems.push(
+            "mode nat runs out of source ports or entries; add addresses to [nat] sources, or raise [nat] max_flows_v4 and max_flows_v6"
+                .to_owned(),
+        );
+    }
     let hops: Hops<'_> = status.next_hops.iter().map(|hop| (hop.address, hop)).collect();
     problems.extend(service_problems(applied, &hops));
     problems.extend(backend_problems(control, applied, &hops));
@@ -206,7 +216,14 @@ fn nic_problems(control: &Control, nic: &NicStatus, running: &EngineNic) -> Vec<
         problems
             .push(format!("{name} has no carrier or is down; check the cable and `ip link set {name} up`"));
     }
-    if control.unserved.are_growing(name, std::time::Instant::now()) {
+    if let Some(limit) = control.engine.as_ref().and_then(Engine::mtu_limit).filter(|limit| nic.mtu > *limit)
+    {
+        problems.push(format!(
+            "{name} has an MTU of {}, but only packets up to {limit} bytes pass its driver's sockets; lower it (`ip link set {name} mtu {limit}`) or try zero_copy = \"off\"",
+            nic.mtu
+        ));
+    }
+    if control.losses.are_growing(name, std::time::Instant::now()) {
         problems.push(format!(
             "packets come in on queues of {name} that nobody serves; compare nic.queues with `ethtool -l {name}` and restart shunt-dataplane"
         ));
@@ -219,6 +236,12 @@ fn nic_problems(control: &Control, nic: &NicStatus, running: &EngineNic) -> Vec<
     problems
 }
 
+/// The name under which the growth of [`DropReason::NatExhausted`] is followed; no NIC has one with a space.
+pub const NAT_EXHAUSTED: &str = "nat exhausted";
+
+const LOOPS: &str =
+    "it sends packets to VIPs back (looped); add the VIP to its lo, and never let it forward packets";
+
 fn backend_problems(control: &Control, applied: &Applied, hops: &Hops<'_>) -> Vec<String> {
     let (known, links) = (control.hops.borrow(), control.links.borrow());
     let mut problems = Vec::new();
@@ -226,8 +249,11 @@ fn backend_problems(control: &Control, applied: &Applied, hops: &Hops<'_>) -> Ve
         applied.snapshot.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b)))
     {
         let Some(hop) = hops.get(&backend.address) else { continue };
-        if let Some(reason) = hop.obstacle(backend.mode).and_then(DropReason::from_name) {
-            let what = remedy(reason, backend.address, known.get(&backend.address), &links);
+        let obstacle = hop.obstacle(backend.mode).and_then(DropReason::from_name);
+        let obstacle = obstacle
+            .map(|reason| remedy(reason, backend.address, known.get(&backend.address), &links))
+            .or_else(|| control.looped.contains_key(&backend.address).then(|| LOOPS.to_owned()));
+        if let Some(what) = obstacle {
             problems.push(format!(
                 "backend {} ({}) of pool {}: {what}",
                 backend.name, backend.address, pool.name

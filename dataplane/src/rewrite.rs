@@ -1,26 +1,28 @@
-//! The last step of a packet: its bytes as they leave, in place.
+//! The last step of a packet that goes on: its bytes as they leave, in place.
 //!
-//! Pure functions on a buffer: the packet lies somewhere in it, afterwards it lies at the returned range.
-//! The IP packet itself is never changed; direct routing replaces the Ethernet header, a tunnel puts an
-//! outer IP header before it. VLAN tags of the way in do not go out.
+//! Pure functions on the buffer of a packet's first piece: the frame lies somewhere in it, afterwards it lies at
+//! the returned range. Direct routing replaces the Ethernet header, a tunnel puts an outer IP header before the
+//! IP packet, which stays as it is; [`translate`] changes its ends. VLAN tags of the way in do not go out, but
+//! that of the way out does.
+
+mod fragment;
+mod translate;
+
+pub use fragment::split_outer;
+pub use translate::translate;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use shunt_api::counters::DropReason;
 use shunt_api::mac::MacAddress;
-use shunt_api::snapshot::TunnelSource;
+use shunt_api::snapshot::Tunnel;
 
 use crate::flow::FlowKey;
 use crate::packet::Packet;
 use crate::packet::ethernet::{self, EtherType, VlanTag};
+use crate::packet::icmp::{IPV4_IN_IP, IPV6_IN_IP};
 use crate::packet::{ipv4, ipv6};
-
-/// IANA number of IPv4 inside another IP header (RFC 2003).
-const IPV4_IN_IP: u8 = 4;
-/// IANA number of IPv6 inside another IP header (RFC 2473, RFC 4213).
-const IPV6_IN_IP: u8 = 41;
 
 /// The Ethernet header to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub struct Link {
     pub destination: MacAddress,
     /// Of the NIC the packet leaves by, or of the VLAN device on it.
     pub source: MacAddress,
-    /// The tag behind the addresses.
+    /// Tag to leave with.
     pub vlan: Option<VlanTag>,
     /// Bytes of IP packet that fit.
     pub mtu: u32,
@@ -56,69 +58,72 @@ pub enum Outer {
     },
 }
 
-/// Shortest Ethernet frame, check sequence not counted; what fills a short one up stays on it.
-const MIN_FRAME_LENGTH: usize = 60;
-
-/// Direct routing: a new Ethernet header before the same IP packet. `at` is where the frame lies. Bytes behind
-/// the packet go no further than padding does.
-pub fn direct(
-    buffer: &mut [u8],
-    at: Range<usize>,
-    packet: &Packet,
-    link: &Link,
-) -> Result<Range<usize>, DropReason> {
-    if u32::from(packet.ip_length) > link.mtu {
-        return Err(DropReason::TooBig);
-    }
-    let start = at.start + usize::from(packet.ip_offset) - ethernet::HEADER_LENGTH;
-    write_ethernet(buffer, start, link, inner_type(packet));
-    let length = (ethernet::HEADER_LENGTH + usize::from(packet.ip_length)).max(MIN_FRAME_LENGTH);
-    Ok(start..at.end.min(start + length))
+/// A frame ready to leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Where it lies.
+    pub range: Range<usize>,
+    /// The bytes before the packet were too few, so it moved back within the buffer.
+    pub moved: bool,
 }
 
-/// IP-in-IP: an outer header of `outer`'s family before the IP packet, whose Ethernet padding stays behind.
-/// If the bytes before the packet are too few it moves back within the buffer; `true` says it had to.
-pub fn encapsulate(
+impl Outer {
+    /// Bytes of the header.
+    pub fn length(&self) -> usize {
+        match self {
+            Self::V4 { .. } => ipv4::HEADER_LENGTH,
+            Self::V6 { .. } => ipv6::HEADER_LENGTH,
+        }
+    }
+}
+
+/// Bytes of the client's IP packet that fit a way, tunnel header subtracted.
+pub fn room(link: &Link, outer: Option<&Outer>) -> u32 {
+    link.mtu.saturating_sub(outer.map_or(0, |outer| outer.length() as u32))
+}
+
+/// Writes the headers before the IP packet of the frame at `at`: Ethernet, tag, and the outer one of a tunnel.
+/// Whether the packet fits the way is for the caller to know ([`room`]). `None` if the buffer has no room for the
+/// headers.
+pub fn place(
     buffer: &mut [u8],
     at: Range<usize>,
     packet: &Packet,
     link: &Link,
-    outer: &Outer,
-) -> Result<(Range<usize>, bool), DropReason> {
-    let outer_length = match outer {
-        Outer::V4 { .. } => ipv4::HEADER_LENGTH,
-        Outer::V6 { .. } => ipv6::HEADER_LENGTH,
-    };
-    let inner_length = usize::from(packet.ip_length);
-    if outer_length + inner_length > link.mtu as usize {
-        return Err(DropReason::TooBig);
-    }
-    let before = ethernet::HEADER_LENGTH + outer_length;
+    outer: Option<&Outer>,
+) -> Option<Placed> {
+    let outer_length = outer.map_or(0, Outer::length);
+    let before = ethernet::HEADER_LENGTH + link.vlan.map_or(0, |_| ethernet::TAG_LENGTH) + outer_length;
     let came_at = at.start + usize::from(packet.ip_offset);
     let goes_at = came_at.max(before);
-    if goes_at + inner_length > buffer.len() {
-        return Err(DropReason::TooBig);
+    let end = goes_at + (at.end - came_at);
+    if end > buffer.len() {
+        return None;
     }
-    if goes_at != came_at {
-        buffer.copy_within(came_at..came_at + inner_length, goes_at);
+    let moved = goes_at != came_at;
+    if moved {
+        buffer.copy_within(came_at..at.end, goes_at);
     }
+    let ether_type = match outer {
+        None => inner_type(packet),
+        Some(outer) => write_outer(&mut buffer[goes_at - outer_length..goes_at], packet, outer),
+    };
     let start = goes_at - before;
-    let ether_type = write_outer(&mut buffer[goes_at - outer_length..goes_at], packet, outer);
-    write_ethernet(buffer, start, link, ether_type);
-    Ok((start..goes_at + inner_length, goes_at != came_at))
+    write_ethernet(&mut buffer[start..goes_at - outer_length], link, ether_type);
+    Some(Placed { range: start..end, moved })
 }
 
 /// Outer source address and flow label for a flow, from `hash`'s bits (DESIGN §4). Where no prefix is
 /// configured for the backend's family the source is `own`, the box's address towards the backend; `None` if
 /// there is none of that family.
-pub fn outer_for(tunnel: &TunnelSource, own: Option<IpAddr>, backend: IpAddr, hash: u64) -> Option<Outer> {
+pub fn outer_for(tunnel: &Tunnel, own: Option<IpAddr>, backend: IpAddr, hash: u64) -> Option<Outer> {
     match backend {
         IpAddr::V4(destination) => {
             let own = match own {
                 Some(IpAddr::V4(own)) => Some(own),
                 _ => None,
             };
-            let source = tunnel.v4.map(|prefix| spread_v4(prefix, hash)).or(own)?;
+            let source = tunnel.source_v4.map(|prefix| spread_v4(prefix, hash)).or(own)?;
             Some(Outer::V4 { source, destination })
         }
         IpAddr::V6(destination) => {
@@ -126,7 +131,7 @@ pub fn outer_for(tunnel: &TunnelSource, own: Option<IpAddr>, backend: IpAddr, ha
                 Some(IpAddr::V6(own)) => Some(own),
                 _ => None,
             };
-            let source = tunnel.v6.map(|prefix| spread_v6(prefix, hash)).or(own)?;
+            let source = tunnel.source_v6.map(|prefix| spread_v6(prefix, hash)).or(own)?;
             Some(Outer::V6 { source, destination, flow_label: (hash >> 44) as u32 })
         }
     }
@@ -168,11 +173,15 @@ fn inner_type(packet: &Packet) -> EtherType {
     }
 }
 
-fn write_ethernet(buffer: &mut [u8], start: usize, link: &Link, ether_type: EtherType) {
-    let header = &mut buffer[start..start + ethernet::HEADER_LENGTH];
-    header[0..6].copy_from_slice(&link.destination.0);
-    header[6..12].copy_from_slice(&link.source.0);
-    header[12..14].copy_from_slice(&ether_type.to_be_bytes());
+fn write_ethernet(header: &mut [u8], link: &Link, ether_type: EtherType) {
+    let (addresses, types) = header.split_at_mut(12);
+    addresses[0..6].copy_from_slice(&link.destination.0);
+    addresses[6..12].copy_from_slice(&link.source.0);
+    let (tag, ether) = types.split_at_mut(types.len() - 2);
+    if let Some(vlan) = link.vlan {
+        tag.copy_from_slice(&vlan.to_be_bytes());
+    }
+    ether.copy_from_slice(&ether_type.to_be_bytes());
 }
 
 #[cfg(test)]

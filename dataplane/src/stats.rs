@@ -66,6 +66,11 @@ impl WorkerStats {
         }
     }
 
+    /// Packets dropped for one reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].load(Relaxed)
+    }
+
     /// All values; the reasons and counters of one batch may be seen partly.
     pub fn values(&self) -> CounterValues {
         let named = |name: &str, value: &AtomicU64| (name.to_owned(), value.load(Relaxed));
@@ -86,11 +91,11 @@ mod tests {
         let mut tally = Tally::default();
         for _ in 0..3 {
             tally.add(Counter::RxPackets, 2);
-            tally.drop(DropReason::Icmp);
+            tally.drop(DropReason::IcmpUnhandled);
             stats.absorb(&mut tally);
         }
         let values = stats.values();
-        assert_eq!((values.counter(Counter::RxPackets), values.dropped(DropReason::Icmp)), (6, 3));
+        assert_eq!((values.counter(Counter::RxPackets), values.dropped(DropReason::IcmpUnhandled)), (6, 3));
         assert_eq!((values.counter(Counter::TxWakeups), values.dropped_total()), (0, 3));
     }
 }

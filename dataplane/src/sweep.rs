@@ -1,7 +1,7 @@
 //! The slow walk over the flow tables, off the workers: forgets flows past their idle time and counts the
 //! rest. It takes a slice at a time, so the control thread is not held up for long.
 
-use crate::conntrack::{BackendId, FlowTable, Seconds};
+use crate::conntrack::{BackendId, Control, FlowTable, Seconds, State};
 use crate::forward::FlowTables;
 use crate::table::Table;
 
@@ -12,6 +12,10 @@ pub struct Census {
     pub v4: u64,
     /// Live IPv6 flows.
     pub v6: u64,
+    /// Translated IPv4 flows.
+    pub nat_v4: u64,
+    /// Translated IPv6 flows.
+    pub nat_v6: u64,
     /// Live flows by `BackendId`.
     pub by_backend: Vec<u64>,
 }
@@ -27,15 +31,28 @@ pub struct Sweep {
 impl Sweep {
     /// Visits the next `1/slices` of all buckets.
     pub fn step(&mut self, flows: &FlowTables, table: &Table, now: Seconds, slices: usize) {
+        let nat = table.nat.as_ref().map(|nat| &*nat.tables);
         let (v4, v6) = (flows.v4.buckets(), flows.v6.buckets());
-        for _ in 0..(v4 + v6).div_ceil(slices) {
-            if self.next < v4 {
-                self.counting.v4 += self.visit(&flows.v4, self.next, table, now);
-            } else {
-                self.counting.v6 += self.visit(&flows.v6, self.next - v4, table, now);
+        let (nat_v4, nat_v6) = nat.map_or((0, 0), |nat| (nat.v4.buckets(), nat.v6.buckets()));
+        let all = v4 + v6 + nat_v4 + nat_v6;
+        for _ in 0..all.div_ceil(slices) {
+            // Translation may have been configured away meanwhile.
+            self.next = self.next.min(all - 1);
+            match (self.next, nat) {
+                (next, _) if next < v4 => self.counting.v4 += self.visit(&flows.v4, next, table, now),
+                (next, _) if next < v4 + v6 => {
+                    self.counting.v6 += self.visit(&flows.v6, next - v4, table, now);
+                }
+                (next, Some(nat)) if next < v4 + v6 + nat_v4 => {
+                    self.counting.nat_v4 += kept(&nat.v4, next - v4 - v6, table, now, |_| ());
+                }
+                (next, Some(nat)) => {
+                    self.counting.nat_v6 += kept(&nat.v6, next - v4 - v6 - nat_v4, table, now, |_| ());
+                }
+                (_, None) => {}
             }
             self.next += 1;
-            if self.next >= v4 + v6 {
+            if self.next >= all {
                 self.next = 0;
                 self.finished = std::mem::take(&mut self.counting);
             }
@@ -49,21 +66,19 @@ impl Sweep {
 
     fn visit<const K: usize>(
         &mut self,
-        flows: &FlowTable<K>,
+        flows: &FlowTable<K, 1>,
         bucket: usize,
         table: &Table,
         now: Seconds,
     ) -> u64 {
-        let mut live = 0;
-        flows.visit(bucket, |_, hit| {
-            let limit = table.idle_limits[hit.control.state() as usize];
-            if hit.control.idle_s(now) >= limit && flows.remove(hit) {
-                return;
+        let mut flows_seen = 0;
+        kept(flows, bucket, table, now, |control| {
+            if control.state() != State::Affinity {
+                flows_seen += 1;
+                self.count(control.backend());
             }
-            live += 1;
-            self.count(hit.control.backend());
         });
-        live
+        flows_seen
     }
 
     fn count(&mut self, BackendId(id): BackendId) {
@@ -75,13 +90,32 @@ impl Sweep {
     }
 }
 
+/// Forgets what is past its idle time in a bucket, and shows and counts the rest.
+fn kept<const K: usize, const V: usize>(
+    entries: &FlowTable<K, V>,
+    bucket: usize,
+    table: &Table,
+    now: Seconds,
+    mut each: impl FnMut(Control),
+) -> u64 {
+    let mut kept = 0;
+    entries.visit(bucket, |_, hit| {
+        let limit = table.idle_limits[hit.control.state() as usize];
+        if hit.control.idle_s(now) >= limit && entries.remove(hit) {
+            return;
+        }
+        kept += 1;
+        each(hit.control);
+    });
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use shunt_api::snapshot::Mode::Dr;
 
     use super::*;
-    use crate::forward::decide;
-    use crate::testing::{parsed, snapshot, table, tcp};
+    use crate::testing::{decided, parsed, snapshot, table, tcp};
 
     #[test]
     fn idle_flows_go_and_the_rest_is_counted() {
@@ -92,14 +126,14 @@ mod tests {
         let flows = FlowTables::new(1000, 1000);
         for port in 0..100 {
             let now = Seconds(if port < 40 { 0 } else { 25 });
-            decide(&parsed(&tcp("192.0.2.1", port, "203.0.113.10", 80, 2)), &table, &flows, now);
-            decide(&parsed(&tcp("2001:db8::1", port, "2001:db8::10", 80, 2)), &table, &flows, now);
+            decided(&parsed(&tcp("192.0.2.1", port, "203.0.113.10", 80, 2)), &table, &flows, now);
+            decided(&parsed(&tcp("2001:db8::1", port, "2001:db8::10", 80, 2)), &table, &flows, now);
         }
         let mut sweep = Sweep::default();
         (0..7).for_each(|_| sweep.step(&flows, &table, Seconds(29), 7));
-        assert_eq!(sweep.census(), &Census { v4: 100, v6: 100, by_backend: vec![200] });
+        assert_eq!(sweep.census(), &Census { v4: 100, v6: 100, by_backend: vec![200], ..Census::default() });
         // Slices round up, so a pass begins a little earlier each time: two make a whole one.
         (0..14).for_each(|_| sweep.step(&flows, &table, Seconds(30), 7));
-        assert_eq!(sweep.census(), &Census { v4: 60, v6: 60, by_backend: vec![120] });
+        assert_eq!(sweep.census(), &Census { v4: 60, v6: 60, by_backend: vec![120], ..Census::default() });
     }
 }

@@ -4,24 +4,30 @@
 //! as one pointer, so a table and its next hops always belong together. Nothing here does I/O.
 
 mod compile;
+mod error;
+mod ranges;
 
-pub use compile::{Compiler, TableError};
+pub use compile::Compiler;
+pub use error::TableError;
+pub use ranges::Ranges;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ahash::{HashMap, HashSet};
+use ahash::HashMap;
 use shunt_api::counters::DropReason;
-use shunt_api::snapshot::{Mode, ServicePort, TunnelSource};
+use shunt_api::mac::MacAddress;
+use shunt_api::snapshot::{Mode, ServicePort, Tunnel, UnlistedPorts};
 
 use crate::conntrack::{BackendId, IdleLimits};
 use crate::flow::{FlowKey, SlotHasher};
 use crate::maglev::Maglev;
+use crate::nat::Nat;
 use crate::port::NicIndex;
 use crate::rewrite::Link;
 
 /// One consistent view for one batch.
-#[derive(Debug)]
 pub struct Forwarding {
     /// Grows with every publication, of tables and of next hops.
     pub sequence: u64,
@@ -29,6 +35,17 @@ pub struct Forwarding {
     pub table: Arc<Table>,
     /// By `BackendId`.
     pub hops: Box<[Hop]>,
+    /// By `NicIndex`: what replies to clients leave by.
+    pub nics: Box<[NicLink]>,
+}
+
+/// A NIC as far as sending through it is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NicLink {
+    /// Its Ethernet address.
+    pub mac: MacAddress,
+    /// Bytes of IP packet that fit.
+    pub mtu: u32,
 }
 
 /// The way to a backend, or the reason its packets are dropped for.
@@ -54,19 +71,57 @@ pub struct OpenHop {
 }
 
 /// Services, pools and settings of one snapshot.
-#[derive(Debug)]
 pub struct Table {
     /// The snapshot's.
     pub generation: u64,
     /// Idle times by state of a flow.
     pub idle_limits: IdleLimits,
-    /// Outer source addresses.
-    pub tunnel: TunnelSource,
+    /// How tunnels are made.
+    pub tunnel: Tunnel,
+    /// Most answers of each kind per second and worker.
+    pub reply_rate: u32,
+    /// Translation, if any source address is configured.
+    pub nat: Option<Nat>,
     hasher: SlotHasher,
-    services: HashMap<(IpAddr, ServicePort), u32>,
-    vips: HashSet<IpAddr>,
+    by_port: HashMap<(IpAddr, ServicePort), u32>,
+    listeners: Vec<Listener>,
+    owned: HashMap<IpAddr, Owned>,
     pools: Vec<Pool>,
     addresses: Box<[Option<IpAddr>]>,
+    /// Backends that are tunnelled to.
+    tunnelled: HashMap<IpAddr, BackendId>,
+}
+
+/// What serves a port of a service's VIPs.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Name of the service.
+    pub service: Arc<str>,
+    /// Index of the pool.
+    pub pool: u32,
+    /// Port that `nat` backends listen on.
+    pub target: u16,
+    /// Whether a client keeps its backend.
+    pub affinity: Option<Affinity>,
+    sources: Option<Arc<Ranges>>,
+}
+
+/// Client-IP affinity of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// Number of the service for the life of the process.
+    pub service: u32,
+    /// Seconds after a client's last packet for which it keeps its backend.
+    pub timeout_s: u32,
+}
+
+/// What an address of ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owned {
+    /// Of services; with what other ports get.
+    Vip(UnlistedPorts),
+    /// Translated flows come from it.
+    Source,
 }
 
 /// A set of backends as the workers see it.
@@ -93,25 +148,56 @@ pub struct Member {
 
 const NOT_A_MEMBER: u16 = u16::MAX;
 
+impl Listener {
+    /// Whether a client may use the service.
+    pub fn allows(&self, client: IpAddr) -> bool {
+        self.sources.as_ref().is_none_or(|sources| sources.contains(client))
+    }
+}
+
 impl Table {
-    /// The pool that serves a flow's VIP, protocol and port.
-    pub fn pool_of(&self, flow: &FlowKey) -> Result<u32, DropReason> {
-        let vip = flow.vip();
-        match self.services.get(&(vip, flow.service_port())) {
-            Some(&pool) => Ok(pool),
-            None if self.vips.contains(&vip) => Err(DropReason::UnlistedPort),
-            None => Err(DropReason::NotOurAddress),
-        }
+    /// Index of what serves a flow's VIP, protocol and port.
+    pub fn listener_of(&self, flow: &FlowKey) -> Option<u32> {
+        self.by_port.get(&(flow.vip(), flow.service_port())).copied()
     }
 
-    /// A pool by the index that [`Self::pool_of`] gave.
+    /// A listener by the index that [`Self::listener_of`] gave.
+    pub fn listener(&self, index: u32) -> &Listener {
+        &self.listeners[index as usize]
+    }
+
+    /// A pool by its index.
     pub fn pool(&self, index: u32) -> &Pool {
         &self.pools[index as usize]
     }
 
-    /// The backend that Maglev alone chooses for a flow.
-    pub fn choose(&self, pool: &Pool, flow: &FlowKey) -> Option<u16> {
-        pool.maglev.choose(self.hasher.flow(flow))
+    /// What an address is; `None` if it is not (or no longer) ours.
+    pub fn owned_as(&self, address: IpAddr) -> Option<Owned> {
+        self.owned.get(&address).copied()
+    }
+
+    /// The backend that Maglev alone chooses for a flow, or, with affinity, for all flows of its client.
+    pub fn choose(&self, listener: &Listener, flow: &FlowKey) -> Option<u16> {
+        let hash = match listener.affinity {
+            None => self.hasher.flow(flow),
+            Some(_) => self.hasher.client(flow.client()),
+        };
+        self.pool(listener.pool).maglev.choose(hash)
+    }
+
+    /// The backend that tunnels from `source` to `backend` belong to, if there are any. The source is checked
+    /// where a prefix is configured; else it is an address of the box.
+    pub fn tunnelled(&self, source: IpAddr, backend: IpAddr) -> Option<BackendId> {
+        let ours = match source {
+            IpAddr::V4(source) => self.tunnel.source_v4.is_none_or(|prefix| prefix.contains(&source)),
+            IpAddr::V6(source) => self.tunnel.source_v6.is_none_or(|prefix| prefix.contains(&source)),
+        };
+        self.tunnelled.get(&backend).copied().filter(|_| ours)
+    }
+
+    /// Whether any backend is tunnelled to.
+    pub fn has_tunnels(&self) -> bool {
+        !self.tunnelled.is_empty()
     }
 
     /// The address behind an identity, if it is still configured.
@@ -130,12 +216,13 @@ impl Table {
         self.addresses.len()
     }
 
-    /// Every VIP with the headroom its packets need for a tunnel header: 0, 20 or 40 bytes.
-    pub fn owned(&self) -> std::collections::BTreeMap<IpAddr, u32> {
-        let mut owned: std::collections::BTreeMap<_, _> = self.vips.iter().map(|&vip| (vip, 0)).collect();
-        for (&(vip, _), &pool) in &self.services {
+    /// Every address of ours with the headroom its packets need for a tunnel header: 0, 20 or 40 bytes.
+    pub fn owned(&self) -> BTreeMap<IpAddr, u32> {
+        let mut owned: BTreeMap<_, _> = self.owned.keys().map(|&address| (address, 0)).collect();
+        for (&(vip, _), &listener) in &self.by_port {
             let headroom = owned.entry(vip).or_default();
-            *headroom = self.pool(pool).members.iter().map(headroom_for).fold(*headroom, u32::max);
+            let pool = self.pool(self.listener(listener).pool);
+            *headroom = pool.members.iter().map(headroom_for).fold(*headroom, u32::max);
         }
         owned
     }
@@ -143,7 +230,7 @@ impl Table {
 
 fn headroom_for(member: &Member) -> u32 {
     match (member.mode, member.address) {
-        (Mode::Dr, _) => 0,
+        (Mode::Dr | Mode::Nat, _) => 0,
         (Mode::Ipip, IpAddr::V4(_)) => crate::packet::ipv4::HEADER_LENGTH as u32,
         (Mode::Ipip, IpAddr::V6(_)) => crate::packet::ipv6::HEADER_LENGTH as u32,
     }
@@ -162,8 +249,8 @@ impl Pool {
     }
 }
 
-/// Idle limits by state from the configured timeouts.
-fn idle_limits(timeouts: &shunt_api::snapshot::Timeouts) -> IdleLimits {
+/// Idle limits by state from the configured timeouts; `affinity_s` is the longest of all services.
+fn idle_limits(timeouts: &shunt_api::snapshot::Timeouts, affinity_s: u32) -> IdleLimits {
     use crate::conntrack::State;
     let mut limits = [0; State::COUNT];
     limits[State::Unconfirmed as usize] = timeouts.unconfirmed_s;
@@ -171,5 +258,6 @@ fn idle_limits(timeouts: &shunt_api::snapshot::Timeouts) -> IdleLimits {
     limits[State::Established as usize] = timeouts.tcp_established_s;
     limits[State::Closing as usize] = timeouts.tcp_fin_s;
     limits[State::Reset as usize] = timeouts.tcp_reset_s;
+    limits[State::Affinity as usize] = affinity_s;
     limits
 }

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use etherparse::PacketBuilder;
 use shunt_api::snapshot::*;
 
+use crate::conntrack::Seconds;
+use crate::forward::{Context, Decision, FlowTables, decide};
 use crate::packet::{self, Packet};
+use crate::port::NicIndex;
 use crate::table::{Compiler, Table};
 
 /// A pool's backends as `(address, weight, mode)`.
@@ -39,7 +42,9 @@ pub fn snapshot(pools: &[Backends], services: &[(&str, &str, u32)]) -> Snapshot 
             tcp_reset_s: 10,
             udp_s: 300,
         },
-        tunnel: TunnelSource::default(),
+        tunnel: Tunnel::default(),
+        nat: Nat::default(),
+        reply_rate: 1000,
         pools: pools
             .iter()
             .enumerate()
@@ -55,6 +60,9 @@ pub fn snapshot(pools: &[Backends], services: &[(&str, &str, u32)]) -> Snapshot 
                 vips: vec![vip.parse().unwrap()],
                 ports: vec![port.to_owned().try_into().unwrap()],
                 pool,
+                source_ranges: vec![],
+                client_ip_affinity_s: None,
+                unlisted_ports: UnlistedPorts::Reject,
             })
             .collect(),
     }
@@ -90,5 +98,10 @@ pub fn udp(client: [u8; 4], client_port: u16, vip: [u8; 4], port: u16) -> Vec<u8
 
 /// The frame, parsed.
 pub fn parsed(frame: &[u8]) -> Packet {
-    packet::parse(frame).unwrap()
+    packet::parse(frame, frame.len()).unwrap()
+}
+
+/// The decision on a packet that came in by the first NIC.
+pub fn decided(packet: &Packet, table: &Table, flows: &FlowTables, now: Seconds) -> Decision {
+    decide(packet, Context { table, flows, nic: NicIndex(0), now })
 }

@@ -4,22 +4,26 @@
 //! published [`Forwarding`] once per batch and says afterwards which one it has seen; when all workers have
 //! seen sequence *n*, none holds an older one, so the control thread frees those.
 
+mod outbound;
+
+pub use outbound::{Fate, Observer};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use shunt_api::counters::{Counter, DropReason};
-use shunt_api::snapshot::Mode;
 
 use crate::conntrack::Seconds;
-use crate::forward::{Decision, FlowOutcome, FlowTables, Verdict, decide};
+use crate::forward::{Context, FlowTables, decide};
 use crate::limits::{MAX_BATCH, MAX_SLEEP, SPINS_BEFORE_SLEEP};
+use crate::notices::Notices;
 use crate::packet::{self, Packet, steering};
-use crate::port::{Frame, NicIndex, Port, PortCounters};
-use crate::rewrite::{self, direct, encapsulate};
+use crate::port::{Frame, Port, PortCounters};
 use crate::stats::{Tally, WorkerStats};
-use crate::table::{Forwarding, Hop, Member, OpenHop};
+use crate::table::Forwarding;
+use outbound::{Budget, Outbound};
 
 /// What all workers and the control thread share.
 pub struct Shared {
@@ -27,6 +31,8 @@ pub struct Shared {
     pub forwarding: ArcSwap<Forwarding>,
     /// Flow tables.
     pub flows: Arc<FlowTables>,
+    /// What workers tell the control thread.
+    pub notices: Notices,
     /// One block per worker.
     pub stats: Box<[CachePadded<WorkerStats>]>,
     /// Set once, when the workers shall end.
@@ -39,27 +45,33 @@ impl Shared {
         Self {
             forwarding: ArcSwap::from_pointee(forwarding),
             flows,
+            notices: Notices::default(),
             stats: (0..workers).map(|_| CachePadded::default()).collect(),
             stop: AtomicBool::new(false),
         }
     }
 }
 
-/// One packet thread.
-pub struct Worker<P> {
+/// One packet thread. `O` is told what becomes of each packet.
+pub struct Worker<P, O = ()> {
     shared: Arc<Shared>,
     index: usize,
     busy_poll: bool,
-    lane: Lane<P>,
+    lane: Lane<P, O>,
 }
 
 /// What a worker has to itself.
-struct Lane<P> {
+struct Lane<P, O> {
     port: P,
+    observer: O,
     batch: usize,
     frames: Vec<Frame>,
     packets: Vec<Result<Packet, DropReason>>,
     tally: Tally,
+    /// Answers that may still be given in this second.
+    budget: Budget,
+    /// Number of the last packet that left in fragments, and the step to the next: workers never share one.
+    fragment_id: (u16, u16),
     /// What the port had counted a round ago.
     port_before: PortCounters,
 }
@@ -67,13 +79,30 @@ struct Lane<P> {
 impl<P: Port> Worker<P> {
     /// Worker `index` on its port, taking up to `batch` frames at once, never sleeping if `busy_poll`.
     pub fn new(port: P, shared: Arc<Shared>, index: usize, batch: usize, busy_poll: bool) -> Self {
+        Self::observed(port, (), shared, index, batch, busy_poll)
+    }
+}
+
+impl<P: Port, O: Observer> Worker<P, O> {
+    /// A worker of which `observer` is told what becomes of each packet.
+    pub fn observed(
+        port: P,
+        observer: O,
+        shared: Arc<Shared>,
+        index: usize,
+        batch: usize,
+        busy_poll: bool,
+    ) -> Self {
         let batch = batch.clamp(1, MAX_BATCH);
         let lane = Lane {
             port,
+            observer,
             batch,
             frames: Vec::with_capacity(batch),
             packets: Vec::with_capacity(batch),
             tally: Tally::default(),
+            budget: Budget::default(),
+            fragment_id: (index as u16, shared.stats.len().max(1) as u16),
             port_before: PortCounters::default(),
         };
         Self { shared, index, busy_poll, lane }
@@ -91,11 +120,11 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    /// One round: one batch, if there is one. Returns how many frames it had.
+    /// One round: one batch, if there is one. Returns how many packets it had.
     pub fn turn(&mut self, now: Seconds) -> usize {
         let stats = &self.shared.stats[self.index];
         let forwarding = self.shared.forwarding.load();
-        let received = self.lane.turn(&forwarding, &self.shared.flows, now);
+        let received = self.lane.turn(&forwarding, &self.shared, now);
         let sequence = forwarding.sequence;
         drop(forwarding);
         stats.absorb(&mut self.lane.tally);
@@ -109,6 +138,11 @@ impl<P: Port> Worker<P> {
         &mut self.lane.port
     }
 
+    /// The observer, to read what it saw.
+    pub fn observer(&mut self) -> &mut O {
+        &mut self.lane.observer
+    }
+
     fn sleep(&mut self) {
         let stats = &self.shared.stats[self.index];
         self.lane.tally.add(Counter::Sleeps, 1);
@@ -118,12 +152,13 @@ impl<P: Port> Worker<P> {
     }
 }
 
-impl<P: Port> Lane<P> {
-    fn turn(&mut self, forwarding: &Forwarding, flows: &FlowTables, now: Seconds) -> usize {
+impl<P: Port, O: Observer> Lane<P, O> {
+    fn turn(&mut self, forwarding: &Forwarding, shared: &Shared, now: Seconds) -> usize {
         let received = self.port.receive(&mut self.frames, self.batch);
         if received > 0 {
+            self.budget.renew(now, forwarding.table.reply_rate);
             self.parse_all();
-            self.forward_all(forwarding, flows, now);
+            self.forward_all(forwarding, shared, now);
             self.tally.add(Counter::RxPackets, received as u64);
             self.tally.add(Counter::Batches, 1);
         }
@@ -137,6 +172,7 @@ impl<P: Port> Lane<P> {
         let (before, now) = (self.port_before, self.port.counters());
         self.tally.add(Counter::TxWakeups, now.tx_wakeups - before.tx_wakeups);
         self.tally.add(Counter::Realigned, now.realigned - before.realigned);
+        self.tally.add(Counter::Oversized, now.oversized - before.oversized);
         self.port_before = now;
     }
 
@@ -146,121 +182,33 @@ impl<P: Port> Lane<P> {
             let bytes = &self.port.buffer(frame)[range.clone()];
             let start = range.start + steering::headroom(bytes);
             frame.set_range(start..range.end);
-            self.tally.add(Counter::RxBytes, frame.length() as u64);
-            self.packets.push(packet::parse(&bytes[start - range.start..]));
+            let length = frame.length();
+            self.tally.add(Counter::RxBytes, length as u64);
+            self.packets.push(packet::parse(&bytes[start - range.start..], length));
         }
     }
 
-    fn forward_all(&mut self, forwarding: &Forwarding, flows: &FlowTables, now: Seconds) {
-        for (frame, packet) in self.frames.drain(..).zip(self.packets.drain(..)) {
-            let mut outbound = Outbound { port: &mut self.port, tally: &mut self.tally };
-            let decided = packet.and_then(|packet| {
-                let decision = decide(&packet, &forwarding.table, flows, now);
-                outbound.count(&decision);
-                match decision.verdict {
-                    Verdict::Forward { pool, member } => {
-                        let member = forwarding.table.pool(pool).member(member);
-                        Ok((packet, member, decision.hash))
-                    }
-                    Verdict::Drop(reason) => Err(reason),
+    fn forward_all(&mut self, forwarding: &Forwarding, shared: &Shared, now: Seconds) {
+        for (frame, parsed) in self.frames.drain(..).zip(self.packets.drain(..)) {
+            let mut outbound = Outbound {
+                port: &mut self.port,
+                tally: &mut self.tally,
+                budget: &mut self.budget,
+                fragment_id: &mut self.fragment_id,
+                forwarding,
+                notices: &shared.notices,
+            };
+            let (decision, fate) = match parsed {
+                Ok(packet) => {
+                    let (table, flows, nic) = (&*forwarding.table, &*shared.flows, frame.nic());
+                    let decision = decide(&packet, Context { table, flows, nic, now });
+                    (Some(decision), outbound.act(frame, &packet, &decision))
                 }
-            });
-            match decided {
-                Ok((packet, member, hash)) => outbound.send(frame, &packet, member, hash, forwarding),
-                Err(reason) => outbound.discard(frame, reason),
-            }
+                Err(reason) => (None, outbound.discard(frame, reason)),
+            };
+            self.observer.saw(parsed.as_ref().ok(), decision.as_ref(), fate);
         }
     }
-}
-
-/// The way out of one batch.
-struct Outbound<'a, P> {
-    port: &'a mut P,
-    tally: &'a mut Tally,
-}
-
-impl<P: Port> Outbound<'_, P> {
-    fn send(
-        &mut self,
-        mut frame: Frame,
-        packet: &Packet,
-        member: &Member,
-        hash: u64,
-        forwarding: &Forwarding,
-    ) {
-        match self.rewrite(&mut frame, packet, member, hash, forwarding) {
-            Ok(nic) => self.transmit(nic, frame),
-            Err(reason) => self.discard(frame, reason),
-        }
-    }
-
-    fn rewrite(
-        &mut self,
-        frame: &mut Frame,
-        packet: &Packet,
-        member: &Member,
-        hash: u64,
-        forwarding: &Forwarding,
-    ) -> Result<NicIndex, DropReason> {
-        let hop = match forwarding.hops.get(member.backend.0 as usize) {
-            Some(Hop::Open(hop)) => hop,
-            Some(Hop::Closed(reason)) => return Err(*reason),
-            None => return Err(DropReason::NeighborUnresolved),
-        };
-        let buffer = self.port.buffer(frame);
-        let range = match member.mode {
-            Mode::Dr if !hop.on_link => return Err(DropReason::BackendNotOnLink),
-            Mode::Dr => direct(buffer, frame.range(), packet, &hop.link)?,
-            Mode::Ipip => {
-                let outer = outer(member, hop, hash, forwarding)?;
-                let (range, moved) = encapsulate(buffer, frame.range(), packet, &hop.link, &outer)?;
-                self.tally.add(Counter::Realigned, u64::from(moved));
-                range
-            }
-        };
-        frame.set_range(range);
-        Ok(hop.nic)
-    }
-
-    fn transmit(&mut self, nic: NicIndex, frame: Frame) {
-        let length = frame.length() as u64;
-        match self.port.transmit(nic, frame) {
-            Ok(()) => {
-                self.tally.add(Counter::TxPackets, 1);
-                self.tally.add(Counter::TxBytes, length);
-            }
-            Err(frame) => self.discard(frame, DropReason::TxRingFull),
-        }
-    }
-
-    fn discard(&mut self, frame: Frame, reason: DropReason) {
-        self.tally.drop(reason);
-        self.port.release(frame);
-    }
-
-    fn count(&mut self, decision: &Decision) {
-        let counters: &[Counter] = match decision.outcome {
-            FlowOutcome::None => &[],
-            FlowOutcome::Hit => &[Counter::FlowHits],
-            FlowOutcome::Confirmed => &[Counter::FlowHits, Counter::FlowsConfirmed],
-            FlowOutcome::Created => &[Counter::FlowsCreated],
-            FlowOutcome::CreatedEvicting => &[Counter::FlowsCreated, Counter::FlowsEvicted],
-            FlowOutcome::Rehashed => &[Counter::FlowsRehashed],
-            FlowOutcome::TableFull => &[Counter::FlowTableFull],
-        };
-        counters.iter().for_each(|&counter| self.tally.add(counter, 1));
-        self.tally.add(Counter::MidstreamMisses, u64::from(decision.midstream));
-    }
-}
-
-fn outer(
-    member: &Member,
-    hop: &OpenHop,
-    hash: u64,
-    forwarding: &Forwarding,
-) -> Result<rewrite::Outer, DropReason> {
-    // A route without a usable source address of the backend's family is no route for a tunnel.
-    rewrite::outer_for(&forwarding.table.tunnel, hop.source, member.address, hash).ok_or(DropReason::NoRoute)
 }
 
 #[cfg(test)]

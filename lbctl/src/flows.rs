@@ -96,11 +96,16 @@ fn row(flow: &FlowView) -> Vec<String> {
         flow.port.protocol.to_string(),
         SocketAddr::new(flow.client, flow.client_port).to_string(),
         SocketAddr::new(flow.vip, flow.port.port).to_string(),
-        flow.backend.map_or_else(|| "(gone)".to_owned(), |backend| backend.to_string()),
+        backend(flow),
         flow.state.clone(),
         output::duration(flow.idle_s.into()),
         output::duration(flow.expires_s.into()),
     ]
+}
+
+fn backend(flow: &FlowView) -> String {
+    let address = flow.backend.map_or_else(|| "(gone)".to_owned(), |backend| backend.to_string());
+    flow.source.map_or_else(|| address.clone(), |source| format!("{address} from {source}"))
 }
 
 #[cfg(test)]

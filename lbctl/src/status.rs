@@ -182,7 +182,11 @@ fn flows_line(dataplane: &DataplaneStatus) -> String {
         let percent = 100.0 * table.used as f64 / table.capacity.max(1) as f64;
         format!("{} of {} ({percent:.1} %)", table.used, table.capacity)
     };
-    format!("IPv4 {}, IPv6 {}", load(&dataplane.flows.v4), load(&dataplane.flows.v6))
+    let flows = &dataplane.flows;
+    let translated = [("IPv4", flows.nat_v4), ("IPv6", flows.nat_v6)];
+    let translated = translated.iter().filter_map(|(family, table)| Some((family, (*table)?)));
+    let translated = translated.map(|(family, table)| format!(", translated {family} {}", load(&table)));
+    format!("IPv4 {}, IPv6 {}", load(&flows.v4), load(&flows.v6)) + &translated.collect::<String>()
 }
 
 fn next_hops_line(dataplane: &DataplaneStatus) -> String {

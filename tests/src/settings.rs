@@ -180,6 +180,6 @@ mod tests {
         assert!(
             is_tunnel_source(inside.into()) && !is_tunnel_source(like_v4()) && !is_tunnel_source(like_v6())
         );
-        assert!(config.tunnel.v4.unwrap().contains(&inside));
+        assert!(config.tunnel.source_v4.unwrap().contains(&inside));
     }
 }

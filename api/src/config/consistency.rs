@@ -1,6 +1,6 @@
 //! What must hold between the parts of a configuration: names that are unique or must exist, listeners that
 //! no two services share, backends that are no VIP. Values are kept with their places, so that a problem can
-//! point at one and name the other.
+//! point at one and name the other. What mode `nat` asks is in `nat.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use super::document::{Value, nearest};
 use super::{Backend, Pool};
-use crate::snapshot::{Mode, ServicePort, TunnelSource};
+use crate::snapshot::{Mode, PortMapping, ServicePort, Tunnel, UnlistedPorts};
 use crate::status::ConfigProblem;
 
 /// Values seen so far, each with its place.
@@ -34,54 +34,130 @@ impl<'d, T: Clone + Eq + Hash + Display> Unique<'d, T> {
     }
 }
 
+/// Reads elements that must differ, each with its value; two are the same if their keys are.
+pub fn distinct<'d, T, K: Clone + Eq + Hash + Display>(
+    elements: Vec<Value<'d>>,
+    read: impl Fn(&Value<'d>) -> Result<T, ConfigProblem>,
+    key: impl Fn(&T) -> K,
+) -> Result<Vec<(T, Value<'d>)>, ConfigProblem> {
+    let mut unique = Unique::default();
+    let element = |value: Value<'d>| {
+        let element = read(&value)?;
+        unique.insert(key(&element), &value, "in this list")?;
+        Ok((element, value))
+    };
+    elements.into_iter().map(element).collect()
+}
+
+/// What a service does with packets to its VIPs, with the places to point at.
+pub struct Listening<'d> {
+    /// Its name.
+    pub service: String,
+    /// At least one.
+    pub vips: Vec<(IpAddr, Value<'d>)>,
+    /// At least one.
+    pub ports: Vec<(PortMapping, Value<'d>)>,
+    /// What other ports of the VIPs get.
+    pub unlisted_ports: UnlistedPorts,
+    /// Where that is written, if it is.
+    pub unlisted_ports_value: Option<Value<'d>>,
+}
+
 /// Who listens where.
 #[derive(Default)]
 pub struct Listeners {
     services: HashMap<(IpAddr, ServicePort), String>,
-    vips: HashMap<IpAddr, String>,
+    vips: HashMap<IpAddr, Owner>,
+}
+
+/// The first service that has a VIP.
+struct Owner {
+    service: String,
+    unlisted_ports: UnlistedPorts,
 }
 
 impl Listeners {
-    /// Enters a service, or points at the VIP that another service has on the same port.
-    pub fn insert(
-        &mut self,
-        service: &str,
-        vips: &[(IpAddr, Value<'_>)],
-        ports: &[(ServicePort, Value<'_>)],
-    ) -> Result<(), ConfigProblem> {
-        for (vip, value) in vips {
-            self.vips.entry(*vip).or_insert_with(|| service.to_owned());
-            for (port, _) in ports {
-                if let Some(other) = self.services.insert((*vip, *port), service.to_owned()) {
+    /// Enters a service, or points at what contradicts a service before: a VIP on the same port, or other
+    /// treatment of a shared VIP's unlisted ports.
+    pub fn insert(&mut self, listening: &Listening<'_>) -> Result<(), ConfigProblem> {
+        for (vip, value) in &listening.vips {
+            for (PortMapping { port, .. }, _) in &listening.ports {
+                if let Some(other) = self.services.insert((*vip, *port), listening.service.clone()) {
                     return Err(value.problem(format!(
                         "{vip} {port} already belongs to service `{other}`; use another address or port"
                     )));
                 }
             }
+            let owner = self.vips.entry(*vip).or_insert_with(|| Owner {
+                service: listening.service.clone(),
+                unlisted_ports: listening.unlisted_ports,
+            });
+            if owner.unlisted_ports != listening.unlisted_ports {
+                return Err(owner.disagreement(*vip, value, listening));
+            }
         }
         Ok(())
+    }
+
+    /// A service that has this VIP.
+    pub fn owner(&self, vip: &IpAddr) -> Option<&str> {
+        self.vips.get(vip).map(|owner| owner.service.as_str())
+    }
+}
+
+impl Owner {
+    fn disagreement(&self, vip: IpAddr, value: &Value<'_>, listening: &Listening<'_>) -> ConfigProblem {
+        let Self { service, unlisted_ports: first } = self;
+        let why = format!(
+            "service `{service}` shares {vip} and has unlisted_ports = \"{first}\"; services that share a VIP \
+             must agree"
+        );
+        match &listening.unlisted_ports_value {
+            Some(key) => {
+                let second = listening.unlisted_ports;
+                key.problem(format!("{why}: write \"{first}\" here, or \"{second}\" there"))
+            }
+            None => value.problem(format!("{why}: add unlisted_ports = \"{first}\" here")),
+        }
     }
 }
 
 /// The pools read so far, with what is needed to point at them.
 #[derive(Default)]
 pub struct Pools<'d> {
-    pools: Vec<Read<'d>>,
+    pools: Vec<PoolRead<'d>>,
     by_name: BTreeMap<String, usize>,
 }
 
-struct Read<'d> {
-    name: String,
+/// A pool and its places.
+pub struct PoolRead<'d> {
+    /// Unique among pools.
+    pub name: String,
     place: Value<'d>,
     backends: Vec<(Backend, Value<'d>)>,
     used: bool,
+    // Found once, because many services may share a large pool.
+    first_nat_v4: Option<usize>,
+    first_nat_v6: Option<usize>,
+    first_not_nat: Option<usize>,
 }
 
 impl<'d> Pools<'d> {
     /// Adds a pool; TOML itself refuses the same key twice. `place` is where to point for the whole pool.
     pub fn insert(&mut self, name: String, place: Value<'d>, backends: Vec<(Backend, Value<'d>)>) {
         self.by_name.insert(name.clone(), self.pools.len());
-        self.pools.push(Read { name, place, backends, used: false });
+        let first =
+            |wanted: &dyn Fn(&Backend) -> bool| backends.iter().position(|(backend, _)| wanted(backend));
+        let nat = |backend: &Backend| backend.mode == Mode::Nat;
+        self.pools.push(PoolRead {
+            first_nat_v4: first(&|backend| nat(backend) && backend.address.is_ipv4()),
+            first_nat_v6: first(&|backend| nat(backend) && backend.address.is_ipv6()),
+            first_not_nat: first(&|backend| !nat(backend)),
+            name,
+            place,
+            backends,
+            used: false,
+        });
     }
 
     /// Index of the pool that a service names.
@@ -92,6 +168,21 @@ impl<'d> Pools<'d> {
         };
         self.pools[*index].used = true;
         Ok(*index)
+    }
+
+    /// The pool of an index that [`Pools::used`] gave.
+    pub fn at(&self, index: usize) -> &PoolRead<'d> {
+        &self.pools[index]
+    }
+
+    /// Every backend with its pool.
+    pub fn backends(&self) -> impl Iterator<Item = (&PoolRead<'d>, &Backend)> {
+        self.pools.iter().flat_map(|pool| pool.backends.iter().map(move |(backend, _)| (pool, backend)))
+    }
+
+    /// Whether any backend is of mode `nat`.
+    pub fn have_nat(&self) -> bool {
+        self.pools.iter().any(|pool| pool.first_nat_v4.or(pool.first_nat_v6).is_some())
     }
 
     fn unknown(&self, name: &str) -> String {
@@ -106,7 +197,7 @@ impl<'d> Pools<'d> {
     /// A packet sent to a backend that is a VIP would come straight back.
     pub fn refuse_vips(&self, listeners: &Listeners) -> Result<(), ConfigProblem> {
         for (backend, value) in self.pools.iter().flat_map(|pool| &pool.backends) {
-            if let Some(service) = listeners.vips.get(&backend.address) {
+            if let Some(service) = listeners.owner(&backend.address) {
                 return Err(value.problem(format!(
                     "{} is a VIP of service `{service}`; write the backend's own address",
                     backend.address
@@ -117,13 +208,13 @@ impl<'d> Pools<'d> {
     }
 
     /// What is allowed but hardly meant.
-    pub fn warnings(&self, tunnel: &TunnelSource) -> Vec<ConfigProblem> {
+    pub fn warnings(&self, tunnel: &Tunnel) -> Vec<ConfigProblem> {
         self.pools.iter().flat_map(|pool| pool.warnings(tunnel)).collect()
     }
 
     /// The pools without their places.
     pub fn into_pools(self) -> Vec<Pool> {
-        let pool = |read: Read<'_>| Pool {
+        let pool = |read: PoolRead<'_>| Pool {
             name: read.name,
             backends: read.backends.into_iter().map(|(backend, _)| backend).collect(),
         };
@@ -131,8 +222,19 @@ impl<'d> Pools<'d> {
     }
 }
 
-impl Read<'_> {
-    fn warnings(&self, tunnel: &TunnelSource) -> Vec<ConfigProblem> {
+impl<'d> PoolRead<'d> {
+    /// The first backend of mode `nat` and of a family, with the value that holds its address.
+    pub fn first_nat(&self, v4: bool) -> Option<&(Backend, Value<'d>)> {
+        let index = if v4 { self.first_nat_v4 } else { self.first_nat_v6 };
+        index.map(|index| &self.backends[index])
+    }
+
+    /// The first backend that gets packets with the client's port, with the value that holds its address.
+    pub fn first_not_nat(&self) -> Option<&(Backend, Value<'d>)> {
+        self.first_not_nat.map(|index| &self.backends[index])
+    }
+
+    fn warnings(&self, tunnel: &Tunnel) -> Vec<ConfigProblem> {
         let name = &self.name;
         let mut warnings = Vec::new();
         if self.backends.is_empty() {
@@ -148,8 +250,8 @@ impl Read<'_> {
         let no_entropy = self.backends.iter().find(|(backend, _)| {
             backend.mode == Mode::Ipip
                 && match backend.address {
-                    IpAddr::V4(_) => tunnel.v4.is_none(),
-                    IpAddr::V6(_) => tunnel.v6.is_none(),
+                    IpAddr::V4(_) => tunnel.source_v4.is_none(),
+                    IpAddr::V6(_) => tunnel.source_v6.is_none(),
                 }
         });
         if let Some((backend, value)) = no_entropy {

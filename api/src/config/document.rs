@@ -201,12 +201,17 @@ impl<'d> Value<'d> {
         position(self.source.text, self.span.start).0
     }
 
+    /// The text of a string; `None` for a value of another type.
+    pub fn text(&self) -> Option<&'d str> {
+        match self.raw {
+            DeValue::String(text) => Some(text.as_ref()),
+            _ => None,
+        }
+    }
+
     /// A string; `example` is one to propose, with its quotes.
     pub fn string(&self, example: &str) -> Result<&'d str, ConfigProblem> {
-        match self.raw {
-            DeValue::String(text) => Ok(text.as_ref()),
-            _ => Err(self.wrong_type(&format!("text in quotes, such as {example}"))),
-        }
+        self.text().ok_or_else(|| self.wrong_type(&format!("text in quotes, such as {example}")))
     }
 
     /// `true` or `false`.

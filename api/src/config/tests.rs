@@ -1,5 +1,5 @@
 use super::*;
-use crate::snapshot::Protocol;
+use crate::snapshot::{Protocol, XdpMode, ZeroCopy};
 
 const EXAMPLE: &str = include_str!("../../../deploy/config/shunt.toml");
 
@@ -18,6 +18,7 @@ ring_size = 4096
 max_flows_v4 = 2_000_000
 max_flows_v6 = 500_000
 maglev_size = 131071
+reply_rate = 0
 [timeouts]
 unconfirmed = "20s"
 tcp_established = "30m"
@@ -27,6 +28,11 @@ udp = "1m 30s"
 [tunnel]
 source_v4 = "10.200.0.0/16"
 source_v6 = "fd00:200::/64"
+fragment = true
+[nat]
+sources = ["10.0.1.250", "fd00:1::250"]
+max_flows_v4 = 500_000
+max_flows_v6 = 1_000
 [pools.web]
 backends = [
   { name = "web1", address = "10.0.1.11" },
@@ -39,16 +45,29 @@ backends = [
   { name = "dns1", address = "fd00:9::21" },
   { name = "dns2", address = "10.9.0.22", weight = 0 },
 ]
+[pools.old]
+mode = "nat"
+backends = [{ name = "old1", address = "10.9.0.31" }]
 [[service]]
 name = "web"
 vip = ["203.0.113.10", "2001:db8::10"]
 ports = ["tcp/80", "tcp/443"]
 pool = "web"
+affinity = { client_ip = "1h" }
+source_ranges = ["192.0.2.0/24", "198.51.100.7", "::/0"]
 [[service]]
 name = "dns"
 vip = "203.0.113.53"
 ports = "udp/53"
 pool = "dns"
+affinity = "client_ip"
+source_ranges = "0.0.0.0/0"
+[[service]]
+name = "old"
+vip = "203.0.113.54"
+ports = ["tcp/80:30080", "udp/80:30080", "tcp/81"]
+pool = "old"
+unlisted_ports = "drop"
 "#;
 
 const MINIMAL: &str = r#"
@@ -63,12 +82,16 @@ ports = "tcp/80"
 pool = "web"
 "#;
 
-fn tcp(port: u16) -> ServicePort {
-    ServicePort { protocol: Protocol::Tcp, port }
+fn tcp(port: u16) -> crate::snapshot::ServicePort {
+    crate::snapshot::ServicePort { protocol: Protocol::Tcp, port }
 }
 
 fn backend(name: &str, address: &str, weight: u16, mode: Mode) -> Backend {
     Backend { name: name.into(), address: address.parse().unwrap(), weight, mode }
+}
+
+fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(T::to_string).collect()
 }
 
 #[test]
@@ -90,11 +113,24 @@ fn every_key_but_the_necessary_ones_has_a_default() {
     let timeouts =
         Timeouts { unconfirmed_s: 30, tcp_established_s: 900, tcp_fin_s: 120, tcp_reset_s: 10, udp_s: 300 };
     assert_eq!(config.timeouts, timeouts);
-    assert_eq!(config.tunnel, TunnelSource::default());
+    assert_eq!(config.tunnel, Tunnel::default());
+    assert_eq!(config.nat, Nat { sources: vec![], max_flows_v4: 250_000, max_flows_v6: 100_000 });
+    assert_eq!(config.reply_rate, 1_000);
     let backends = vec![backend("web1", "10.0.1.11", 1, Mode::Dr)];
     assert_eq!(config.pools, [Pool { name: "web".into(), backends }]);
     let vips = vec!["203.0.113.10".parse().unwrap()];
-    assert_eq!(config.services, [Service { name: "web".into(), vips, ports: vec![tcp(80)], pool: 0 }]);
+    assert_eq!(
+        config.services,
+        [Service {
+            name: "web".into(),
+            vips,
+            ports: vec![tcp(80).into()],
+            pool: 0,
+            source_ranges: vec![],
+            client_ip_affinity_s: None,
+            unlisted_ports: UnlistedPorts::Reject,
+        }]
+    );
     assert_eq!(config.warnings(), []);
 }
 
@@ -117,22 +153,34 @@ fn a_file_with_every_key_is_read_as_written() {
     let timeouts =
         Timeouts { unconfirmed_s: 20, tcp_established_s: 1800, tcp_fin_s: 60, tcp_reset_s: 5, udp_s: 90 };
     assert_eq!(config.timeouts, timeouts);
-    assert_eq!(config.tunnel.v4.unwrap().to_string(), "10.200.0.0/16");
-    assert_eq!(config.tunnel.v6.unwrap().to_string(), "fd00:200::/64");
+    assert_eq!(config.tunnel.source_v4.unwrap().to_string(), "10.200.0.0/16");
+    assert_eq!(config.tunnel.source_v6.unwrap().to_string(), "fd00:200::/64");
+    assert!(config.tunnel.fragment);
+    let sources = ["10.0.1.250", "fd00:1::250"].map(|source| source.parse().unwrap()).to_vec();
+    assert_eq!(config.nat, Nat { sources, max_flows_v4: 500_000, max_flows_v6: 1_000 });
+    assert_eq!(config.reply_rate, 0);
     let web = vec![
         backend("web1", "10.0.1.11", 1, Mode::Dr),
         backend("web2", "10.0.1.12", 2, Mode::Dr),
         backend("web3", "10.9.0.13", 1, Mode::Ipip),
     ];
     let dns = vec![backend("dns1", "fd00:9::21", 1, Mode::Ipip), backend("dns2", "10.9.0.22", 0, Mode::Ipip)];
-    let pools = [Pool { name: "web".into(), backends: web }, Pool { name: "dns".into(), backends: dns }];
-    assert_eq!(config.pools, pools);
-    let [web, dns] = &config.services[..] else { panic!("two services") };
+    let old = vec![backend("old1", "10.9.0.31", 1, Mode::Nat)];
+    let pools = [("web", web), ("dns", dns), ("old", old)];
+    assert_eq!(config.pools, pools.map(|(name, backends)| Pool { name: name.into(), backends }));
+    let [web, dns, old] = &config.services[..] else { panic!("three services") };
     assert_eq!(
         (web.name.as_str(), web.vips.len(), &web.ports[..], web.pool),
-        ("web", 2, &[tcp(80), tcp(443)][..], 0)
+        ("web", 2, &[tcp(80).into(), tcp(443).into()][..], 0)
     );
     assert_eq!((dns.name.as_str(), dns.ports[0].to_string(), dns.pool), ("dns", "udp/53".into(), 1));
+    assert_eq!(texts(&web.source_ranges), ["192.0.2.0/24", "198.51.100.7/32", "::/0"]);
+    assert_eq!(texts(&dns.source_ranges), ["0.0.0.0/0"]);
+    assert_eq!(texts(&old.ports), ["tcp/80:30080", "udp/80:30080", "tcp/81"]);
+    let affinities = [web, dns, old].map(|service| service.client_ip_affinity_s);
+    assert_eq!(affinities, [Some(3_600), Some(10_800), None]);
+    let unlisted = [web, dns, old].map(|service| service.unlisted_ports);
+    assert_eq!(unlisted, [UnlistedPorts::Reject, UnlistedPorts::Reject, UnlistedPorts::Drop]);
     assert_eq!(config.warnings, []);
 }
 
@@ -148,11 +196,25 @@ fn the_example_tells_the_truth() {
     let all = Config::parse(&uncommented.join("\n"), "shunt.toml").unwrap();
     assert_eq!(DataplaneSettings { cores: vec![], ..all.dataplane }, as_is.dataplane);
     assert_eq!(all.timeouts, as_is.timeouts);
-    assert_eq!(all.maglev_size, as_is.maglev_size);
+    assert_eq!((all.maglev_size, all.reply_rate), (as_is.maglev_size, as_is.reply_rate));
+    assert_eq!(all.tunnel.fragment, as_is.tunnel.fragment);
+    assert_eq!(Nat { sources: vec![], ..all.nat }, as_is.nat);
     assert_eq!(all.pools, as_is.pools);
+    let (service, kept) = (&all.services[0], &as_is.services[0]);
+    assert_eq!(
+        (texts(&service.source_ranges), service.client_ip_affinity_s),
+        (vec!["0.0.0.0/0".into(), "::/0".into()], Some(10_800))
+    );
+    let without = Service { source_ranges: vec![], client_ip_affinity_s: None, ..service.clone() };
+    assert_eq!(&without, kept);
     assert_eq!(Nic { queues: None, ..all.nics[0].clone() }, as_is.nics[0]);
-    assert!(all.fleet_key_file.is_some() && all.tunnel.v4.is_some() && all.tunnel.v6.is_some());
+    assert!(all.fleet_key_file.is_some() && all.tunnel.source_v4.is_some() && all.tunnel.source_v6.is_some());
     assert_eq!(as_is.warnings, []);
+    let nothing_uses = "nothing uses these addresses, because no backend is of mode nat";
+    assert_eq!(
+        all.warnings.iter().map(|warning| warning.reason.as_str()).collect::<Vec<_>>(),
+        [nothing_uses]
+    );
 }
 
 #[test]
@@ -164,7 +226,6 @@ mode = "ipip"
 backends = [{ name = "a", address = "10.0.0.1", weight = 0 }, { name = "b", address = "fd00::1", weight = 0 }]
 "#;
     let config = Config::parse(text, "f").unwrap();
-    let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
     let expected = [
         "f:2:1: pools.empty: pool `empty` has no backend: its services drop every packet",
         "f:2:1: pools.empty: no service uses pool `empty`",
@@ -173,7 +234,56 @@ backends = [{ name = "a", address = "10.0.0.1", weight = 0 }, { name = "b", addr
         "f:5:37: pools.drained.backends[0].address: without [tunnel] source_v4 all tunnels to a backend look \
          alike, and its NIC handles them on one queue",
     ];
-    assert_eq!(warnings, expected);
+    assert_eq!(texts(config.warnings()), expected);
+}
+
+#[test]
+fn warnings_come_in_the_order_of_the_file() {
+    let text = r#"
+nic = [{ name = "eth1" }]
+nat.sources = "10.0.1.250"
+service = [
+  { name = "v4", vip = ["203.0.113.10", "2001:db8::10"], ports = "tcp/80", pool = "p", source_ranges = "192.0.2.1" },
+  { name = "v6", vip = "203.0.113.11", ports = "tcp/80", pool = "p", source_ranges = ["::/0"] },
+  { name = "any", vip = "203.0.113.12", ports = "tcp/80", pool = "p", source_ranges = ["0.0.0.0/0", "::/0"] },
+]
+[pools.p]
+"#;
+    let expected = [
+        "f:3:15: nat.sources: nothing uses these addresses, because no backend is of mode nat",
+        "f:5:104: service[0].source_ranges: no IPv6 client can reach 2001:db8::10, because no range is IPv6; \
+         add one, or \"::/0\" for all",
+        "f:6:86: service[1].source_ranges: no IPv4 client can reach 203.0.113.11, because no range is IPv4; \
+         add one, or \"0.0.0.0/0\" for all",
+        "f:9:1: pools.p: pool `p` has no backend: its services drop every packet",
+    ];
+    assert_eq!(texts(Config::parse(text, "f").unwrap().warnings()), expected);
+}
+
+/// What one service must not do is for another to do: translated ports beside others, and a pool per family.
+#[test]
+fn pools_and_services_of_either_mode_and_family_stand_side_by_side() {
+    let text = r#"
+nic = [{ name = "eth1" }]
+nat.sources = ["10.0.1.250", "fd00:1::250"]
+service = [
+  { name = "v4", vip = "203.0.113.10", ports = ["tcp/80:30080", "udp/80"], pool = "v4", unlisted_ports = "drop" },
+  { name = "v6", vip = "2001:db8::10", ports = "tcp/80:80", pool = "v6" },
+  { name = "dr", vip = ["203.0.113.10", "2001:db8::11"], ports = "tcp/81", pool = "dr", unlisted_ports = "drop" },
+  { name = "mixed", vip = "203.0.113.11", ports = "tcp/80", pool = "mixed" },
+]
+[pools]
+v4 = { mode = "nat", backends = [{ name = "a", address = "10.0.0.1" }] }
+v6 = { mode = "nat", backends = [{ name = "a", address = "fd00::1" }] }
+dr = { backends = [{ name = "a", address = "10.0.0.1" }] }
+mixed = { backends = [{ name = "a", address = "10.0.0.1", mode = "nat" }, { name = "b", address = "fd00::2" }] }
+"#;
+    let config = Config::parse(text, "f").unwrap();
+    assert_eq!(texts(config.warnings()), [""; 0]);
+    let ports: Vec<String> = config.services.iter().flat_map(|service| texts(&service.ports)).collect();
+    assert_eq!(ports, ["tcp/80:30080", "udp/80", "tcp/80:80", "tcp/81", "tcp/80"]);
+    let modes: Vec<Mode> = config.pools[3].backends.iter().map(|backend| backend.mode).collect();
+    assert_eq!(modes, [Mode::Nat, Mode::Dr]);
 }
 
 /// As when an editor is in the middle of writing it, or a key slipped.
@@ -221,6 +331,20 @@ fn limits_on_numbers_of_things_hold() {
     let services: String = (1..=SERVICES_MAX + 1).map(service).collect();
     let problem = Config::parse(&format!("{services}[pools.p]\n"), "f").unwrap_err();
     assert_eq!(problem.to_string(), "f:1:1: service: these are 10001 services; keep at most 10000");
+
+    let addresses = |count: usize| {
+        let one = |n: usize| format!("\"10.0.{}.{}\"", n >> 8, n & 255);
+        (1..=count).map(one).collect::<Vec<_>>().join(",")
+    };
+    let sources = |count| Config::parse(&format!("nat.sources = [{}]", addresses(count)), "f");
+    assert_eq!(sources(NAT_SOURCES_MAX).unwrap().nat.sources.len(), NAT_SOURCES_MAX);
+    let problem = sources(NAT_SOURCES_MAX + 1).unwrap_err();
+    assert_eq!(problem.to_string(), "f:1:15: nat.sources: these are 257 addresses; keep at most 256");
+
+    let ranges = |count| Config::parse(&format!("{MINIMAL}source_ranges = [{}]", addresses(count)), "f");
+    assert_eq!(ranges(SOURCE_RANGES_MAX).unwrap().services[0].source_ranges.len(), SOURCE_RANGES_MAX);
+    let expected = "f:11:17: service[0].source_ranges: these are 10001 prefixes; keep at most 10000";
+    assert_eq!(ranges(SOURCE_RANGES_MAX + 1).unwrap_err().to_string(), expected);
 }
 
 #[test]

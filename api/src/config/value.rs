@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::document::{Key, Value};
-use crate::snapshot::{Mode, ServicePort};
+use crate::snapshot::{Mode, PortMapping};
 use crate::status::ConfigProblem;
 
 /// Longest name of a pool, backend or service: fits one column of a terminal table.
@@ -155,7 +155,25 @@ pub fn prefix_v6(value: &Value<'_>) -> Result<Ipv6Net, ConfigProblem> {
     }
 }
 
-fn prefix(value: &Value<'_>, example: &str) -> Result<IpNet, ConfigProblem> {
+/// A prefix that clients come from; an address alone is that address only.
+pub fn source_range(value: &Value<'_>) -> Result<IpNet, ConfigProblem> {
+    let example = "\"192.0.2.0/24\"";
+    let net = match value.string(example)?.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => network(value, example)?,
+    };
+    match mapped(net.network()) {
+        Some(v4) => {
+            // Without host bits it fixes at least the 96 bits that say so.
+            let written = Ipv4Net::new_assert(v4, net.prefix_len() - 96);
+            Err(value.problem(format!("{net} is an IPv4 prefix in IPv6 form; write \"{written}\"")))
+        }
+        None => Ok(net),
+    }
+}
+
+/// A prefix without host bits.
+fn network(value: &Value<'_>, example: &str) -> Result<IpNet, ConfigProblem> {
     let text = value.string(example)?;
     let net: IpNet = text.parse().map_err(|_| {
         value.problem(format!("`{}` is not a prefix; write one such as {example}", text.escape_debug()))
@@ -163,6 +181,11 @@ fn prefix(value: &Value<'_>, example: &str) -> Result<IpNet, ConfigProblem> {
     if net != net.trunc() {
         return Err(value.problem(format!("{net} has host bits; write \"{}\"", net.trunc())));
     }
+    Ok(net)
+}
+
+fn prefix(value: &Value<'_>, example: &str) -> Result<IpNet, ConfigProblem> {
+    let net = network(value, example)?;
     match unusable(net.network()).or_else(|| unusable(net.broadcast())) {
         Some(kind) => Err(value.problem(format!(
             "{net} contains {kind}; write a prefix of unicast addresses that routes back to this box"
@@ -171,18 +194,15 @@ fn prefix(value: &Value<'_>, example: &str) -> Result<IpNet, ConfigProblem> {
     }
 }
 
-/// A protocol and port such as `"tcp/80"`.
-pub fn service_port(value: &Value<'_>) -> Result<ServicePort, ConfigProblem> {
+/// A protocol and port such as `"tcp/80"`, or with the port of `nat` backends as in `"tcp/80:30080"`.
+pub fn port_mapping(value: &Value<'_>) -> Result<PortMapping, ConfigProblem> {
     let text = value.string("\"tcp/80\"")?;
-    ServicePort::try_from(text.to_owned()).map_err(|error| value.problem(error.to_string()))
+    PortMapping::try_from(text.to_owned()).map_err(|error| value.problem(error.to_string()))
 }
 
 /// A forwarding mode.
 pub fn mode(value: &Value<'_>) -> Result<Mode, ConfigProblem> {
-    if value.string("\"dr\"")? == "nat" {
-        return Err(value.problem("mode `nat` is not available yet; use dr or ipip"));
-    }
-    value.one_of(&[("dr", Mode::Dr), ("ipip", Mode::Ipip)])
+    value.one_of(&[("dr", Mode::Dr), ("ipip", Mode::Ipip), ("nat", Mode::Nat)])
 }
 
 /// A power of two in a range that begins and ends with one.

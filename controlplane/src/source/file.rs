@@ -17,9 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::{Desired, Reading};
-use crate::compile::compile;
 use crate::control::{Control, Reload};
 use crate::fleet_key::fleet_key;
+use shunt_api::compile::compile;
 
 /// Between two looks. A change is taken within two of them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

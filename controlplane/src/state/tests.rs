@@ -3,7 +3,7 @@ use shunt_api::snapshot::FleetKey;
 use shunt_api::status::FlowTablesStatus;
 
 use super::*;
-use crate::compile::compile;
+use shunt_api::compile::compile;
 
 fn desired(maglev_size: u32) -> Event {
     let config = Config::parse(&format!("dataplane.maglev_size = {maglev_size}"), "f").unwrap();

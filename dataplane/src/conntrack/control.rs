@@ -52,13 +52,16 @@ pub enum State {
     Closing = 6,
     /// TCP after the client's RST.
     Reset = 7,
+    /// No flow: the backend that a client keeps over its connections.
+    Affinity = 8,
 }
 
 impl State {
     /// How many there are: the length of a table by state.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 
-    const ALL: [Self; Self::COUNT] = [
+    /// By the four bits of a control word, of which the rest never occurs.
+    const BY_BITS: [Self; 16] = [
         Self::Empty,
         Self::Claimed,
         Self::Tentative,
@@ -67,6 +70,14 @@ impl State {
         Self::Established,
         Self::Closing,
         Self::Reset,
+        Self::Affinity,
+        Self::Empty,
+        Self::Empty,
+        Self::Empty,
+        Self::Empty,
+        Self::Empty,
+        Self::Empty,
+        Self::Empty,
     ];
 
     /// Whether a flow may be found in it.
@@ -85,6 +96,7 @@ impl State {
             Self::Established => "established",
             Self::Closing => "closing",
             Self::Reset => "reset",
+            Self::Affinity => "affinity",
         }
     }
 }
@@ -108,7 +120,7 @@ impl Control {
 
     /// Where in its life.
     pub fn state(self) -> State {
-        State::ALL[(self.0 >> 16) as usize & (State::COUNT - 1)]
+        State::BY_BITS[(self.0 >> 16) as usize & 0xf]
     }
 
     /// Which claim of the entry this is.
@@ -170,7 +182,8 @@ mod tests {
 
     #[test]
     fn every_state_reads_back() {
-        for state in State::ALL {
+        for state in &State::BY_BITS[..State::COUNT] {
+            let state = *state;
             assert_eq!(Control::new(BackendId(0), Seconds(0), state, 0).state(), state);
             assert_eq!(state.is_live(), !matches!(state, State::Empty | State::Claimed | State::Tentative));
         }

@@ -5,29 +5,30 @@ use std::sync::atomic::AtomicUsize;
 
 use super::*;
 
-const LIMITS: IdleLimits = [0, 0, 0, 30, 300, 900, 120, 10];
+const LIMITS: IdleLimits = [0, 0, 0, 30, 300, 900, 120, 10, 10_800];
 
-fn table(flows: usize) -> FlowTable<2> {
+fn table(flows: usize) -> FlowTable<2, 1> {
     FlowTable::new(flows, RandomState::with_seeds(1, 2, 3, 4))
 }
 
-fn insert(table: &FlowTable<2>, key: [u64; 2], backend: u32, now: u32) -> Inserted {
-    table.insert(&key, table.places(&key), BackendId(backend), Seconds(now), &LIMITS)
+fn insert(table: &FlowTable<2, 1>, key: [u64; 2], backend: u32, now: u32) -> Inserted {
+    let flow = NewFlow { key, value: [key[0] + 100], backend: BackendId(backend) };
+    table.insert(&flow, table.places(&key), Seconds(now), &LIMITS)
 }
 
-fn find(table: &FlowTable<2>, key: [u64; 2]) -> Option<Hit> {
+fn find(table: &FlowTable<2, 1>, key: [u64; 2]) -> Option<Hit<1>> {
     table.find(&key, table.places(&key))
 }
 
-fn confirm(table: &FlowTable<2>, key: [u64; 2]) {
+fn confirm(table: &FlowTable<2, 1>, key: [u64; 2]) {
     let hit = find(table, key).unwrap();
     table.update(hit, hit.control.with_state(State::Established)).unwrap();
 }
 
 #[test]
 fn an_entry_is_as_small_as_designed() {
-    assert_eq!((size_of::<Entry<2>>(), size_of::<Bucket<2>>()), (32, 128), "IPv4");
-    assert_eq!((size_of::<Entry<5>>(), size_of::<Bucket<5>>()), (64, 256), "IPv6");
+    assert_eq!((size_of::<Entry<2, 1>>(), size_of::<Bucket<2, 1>>()), (32, 128), "IPv4");
+    assert_eq!((size_of::<Entry<5, 1>>(), size_of::<Bucket<5, 1>>()), (64, 256), "IPv6");
 }
 
 #[test]
@@ -37,6 +38,7 @@ fn what_is_inserted_is_found_and_removed() {
     assert_eq!(insert(&table, [1, 2], 7, 100), Inserted::New);
     let hit = find(&table, [1, 2]).unwrap();
     assert_eq!((hit.control.backend(), hit.control.state()), (BackendId(7), State::Unconfirmed));
+    assert_eq!(hit.value, [101]);
     assert_eq!(insert(&table, [1, 2], 8, 100), Inserted::Lost(BackendId(7)), "a live entry wins");
     assert!(table.remove(hit));
     assert_eq!(find(&table, [1, 2]), None);
@@ -44,8 +46,18 @@ fn what_is_inserted_is_found_and_removed() {
 }
 
 #[test]
+fn a_word_of_the_value_is_replaced_if_it_is_what_was_seen() {
+    let table = table(100);
+    insert(&table, [1, 2], 7, 100);
+    let hit = find(&table, [1, 2]).unwrap();
+    table.replace(&hit, 0, 5);
+    table.replace(&hit, 0, 6);
+    assert_eq!(find(&table, [1, 2]).unwrap().value, [5], "the second one had not seen the 5");
+}
+
+#[test]
 fn an_update_of_a_reused_place_changes_nothing() {
-    let table = FlowTable::<2>::new(1, RandomState::with_seeds(1, 2, 3, 4));
+    let table = FlowTable::<2, 1>::new(1, RandomState::with_seeds(1, 2, 3, 4));
     insert(&table, [1, 0], 1, 0);
     let stale = find(&table, [1, 0]).unwrap();
     table.remove(stale);
@@ -88,7 +100,7 @@ fn the_designed_number_of_flows_fits() {
 
 #[test]
 fn idle_entries_make_room_by_the_time_of_their_state() {
-    let table = FlowTable::<2>::new(1, RandomState::with_seeds(1, 2, 3, 4));
+    let table = FlowTable::<2, 1>::new(1, RandomState::with_seeds(1, 2, 3, 4));
     (0..4).for_each(|key| assert_eq!(insert(&table, [key, 0], 1, 0), Inserted::New));
     (0..4).for_each(|key| confirm(&table, [key, 0]));
     assert_eq!(insert(&table, [9, 0], 2, 899), Inserted::Full);

@@ -7,6 +7,40 @@ pub fn sum(bytes: &[u8]) -> u16 {
     fold(total + odd.first().map_or(0, |&byte| u32::from(byte) << 8))
 }
 
+/// Sum of two sums.
+pub fn add(one: u16, other: u16) -> u16 {
+    fold(u32::from(one) + u32::from(other))
+}
+
+/// What a checksum becomes when bytes that it covers are replaced (RFC 1624, equation 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change(u16);
+
+impl Change {
+    /// Also these bytes, an even number at an even place of what is covered, became those.
+    #[must_use]
+    pub fn replaced(self, old: &[u8], new: &[u8]) -> Self {
+        debug_assert!(old.len().is_multiple_of(2) && old.len() == new.len());
+        self.and(Self::between(sum(old), sum(new)))
+    }
+
+    /// Bytes with this sum became bytes with that.
+    pub fn between(before: u16, after: u16) -> Self {
+        Self(add(!before, after))
+    }
+
+    /// Both changes.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(add(self.0, other.0))
+    }
+
+    /// The checksum after all changes.
+    pub fn apply(self, checksum: u16) -> u16 {
+        !add(!checksum, self.0)
+    }
+}
+
 /// The value for the checksum field of a header whose checksum field is zero.
 pub fn of(header: &[u8]) -> u16 {
     !sum(header)
@@ -39,6 +73,24 @@ mod tests {
         assert!(is_valid(&header));
         header[0] ^= 1;
         assert!(!is_valid(&header));
+    }
+
+    #[test]
+    fn rfc_1624_example() {
+        let change = Change::default().replaced(&[0x55, 0x55], &[0x32, 0x85]);
+        assert_eq!(change.apply(0xdd2f), 0x0000);
+    }
+
+    #[test]
+    fn a_change_agrees_with_summing_again_for_every_word() {
+        let mut message = [0x08, 0, 0, 0, 0, 0, 0x12, 0x34];
+        for word in 0..=u16::MAX {
+            let before = of(&message);
+            let old = [message[4], message[5]];
+            message[4..6].copy_from_slice(&word.to_be_bytes());
+            let change = Change::default().replaced(&old, &word.to_be_bytes());
+            assert_eq!(change.apply(before), of(&message), "{word}");
+        }
     }
 
     #[test]

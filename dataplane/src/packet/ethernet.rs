@@ -1,9 +1,14 @@
 //! Ethernet II with up to two VLAN tags (IEEE 802.3, 802.1Q, 802.1ad).
 
 use shunt_api::counters::DropReason;
+use shunt_api::mac::MacAddress;
 
 /// Bytes of an untagged header: destination, source, type.
 pub const HEADER_LENGTH: usize = 14;
+/// Shortest frame, check sequence not counted.
+pub const MIN_LENGTH: usize = 60;
+/// Bytes of a station's address.
+pub const ADDRESS_LENGTH: usize = 6;
 /// Bytes of one VLAN tag.
 pub const TAG_LENGTH: usize = 4;
 /// Tags followed before the frame is given up on; the XDP program skips as many.
@@ -53,17 +58,50 @@ impl EtherType {
     }
 }
 
-/// The type of the payload and where it begins, tags skipped.
-pub fn parse(frame: &[u8]) -> Result<(EtherType, usize), DropReason> {
-    let mut type_offset = HEADER_LENGTH - 2;
+/// The fields that forwarding reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ethernet {
+    /// What the payload is.
+    pub ether_type: EtherType,
+    /// Bytes of header and tags: where the payload begins.
+    pub length: usize,
+    /// Who sent the frame.
+    pub source: MacAddress,
+    /// Its VLAN tags.
+    pub tags: Tags,
+}
+
+/// VLAN tags of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tags {
+    /// None.
+    None,
+    /// One.
+    One(VlanTag),
+    /// More, which are not looked at.
+    Stacked,
+}
+
+/// Reads a header with its tags.
+pub fn parse(frame: &[u8]) -> Result<Ethernet, DropReason> {
+    let header = frame.first_chunk::<HEADER_LENGTH>().ok_or(DropReason::Truncated)?;
+    let source = MacAddress([header[6], header[7], header[8], header[9], header[10], header[11]]);
+    let (mut type_offset, mut tags) = (HEADER_LENGTH - 2, Tags::None);
     for _ in 0..=MAX_TAGS {
         let field = frame.get(type_offset..type_offset + 2).ok_or(DropReason::Truncated)?;
-        match u16::from_be_bytes([field[0], field[1]]) {
-            TYPE_IPV4 => return Ok((EtherType::Ipv4, type_offset + 2)),
-            TYPE_IPV6 => return Ok((EtherType::Ipv6, type_offset + 2)),
-            TYPE_VLAN | TYPE_SERVICE_VLAN => type_offset += TAG_LENGTH,
+        let ether_type = match u16::from_be_bytes([field[0], field[1]]) {
+            TYPE_IPV4 => EtherType::Ipv4,
+            TYPE_IPV6 => EtherType::Ipv6,
+            tpid @ (TYPE_VLAN | TYPE_SERVICE_VLAN) => {
+                let control = frame.get(type_offset + 2..type_offset + 4).ok_or(DropReason::Truncated)?;
+                let id = u16::from_be_bytes([control[0], control[1]]) & VLAN_ID_MASK;
+                tags = if tags == Tags::None { Tags::One(VlanTag { tpid, id }) } else { Tags::Stacked };
+                type_offset += TAG_LENGTH;
+                continue;
+            }
             _ => return Err(DropReason::NotIp),
-        }
+        };
+        return Ok(Ethernet { ether_type, length: type_offset + 2, source, tags });
     }
     Err(DropReason::NotIp)
 }
@@ -74,17 +112,18 @@ mod tests {
 
     #[test]
     fn none_one_and_two_tags_but_not_three() {
-        let tag = [0x81, 0x00, 0x00, 0x64];
+        let tag = [0x81, 0x00, 0xe0, 0x64];
         for (tags, expected) in [
-            (0, Ok((EtherType::Ipv4, 14))),
-            (1, Ok((EtherType::Ipv4, 18))),
-            (2, Ok((EtherType::Ipv4, 22))),
+            (0, Ok((14, Tags::None))),
+            (1, Ok((18, Tags::One(VlanTag { tpid: 0x8100, id: 0x64 })))),
+            (2, Ok((22, Tags::Stacked))),
             (3, Err(DropReason::NotIp)),
         ] {
             let mut frame = vec![0u8; 12];
             (0..tags).for_each(|_| frame.extend(tag));
             frame.extend([0x08, 0x00]);
-            assert_eq!(parse(&frame), expected, "{tags} tags");
+            let read = parse(&frame).map(|header| (header.length, header.tags));
+            assert_eq!(read, expected, "{tags} tags");
         }
     }
 
@@ -98,7 +137,8 @@ mod tests {
             let tag = VlanTag { tpid, id };
             assert_eq!(tag.to_be_bytes(), expected, "{tag:?}");
             let frame = [&[0; 12][..], &tag.to_be_bytes(), &[0x86, 0xdd]].concat();
-            assert_eq!(parse(&frame), Ok((EtherType::Ipv6, HEADER_LENGTH + TAG_LENGTH)), "{tag:?}");
+            let tags = Tags::One(VlanTag { id: id & VLAN_ID_MASK, ..tag });
+            assert_eq!(parse(&frame).map(|header| header.tags), Ok(tags), "{tag:?}");
         }
     }
 

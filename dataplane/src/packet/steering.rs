@@ -8,6 +8,9 @@ const MARK: [u8; 2] = [0xff, 0x53];
 const MARK_OFFSET: usize = 6;
 const HEADROOM_OFFSET: usize = 8;
 
+/// Least headroom that has room for the mark, in bytes, and keeps the IP header on four.
+pub const MIN_HEADROOM: u32 = 20;
+
 /// Bytes in front of the Ethernet header: 0 for a frame as it came from the wire.
 pub fn headroom(frame: &[u8]) -> usize {
     match frame.get(MARK_OFFSET..=HEADROOM_OFFSET) {

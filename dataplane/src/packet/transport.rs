@@ -10,12 +10,12 @@ pub const SYN: u8 = 0x02;
 /// TCP flag: the connection is dead.
 pub const RST: u8 = 0x04;
 
+/// TCP flag: the acknowledgement number counts.
+pub const ACK: u8 = 0x10;
 /// IANA number of TCP.
 pub const TCP: u8 = 6;
 /// IANA number of UDP.
 pub const UDP: u8 = 17;
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 const TCP_HEADER_LENGTH: usize = 20;
 const UDP_HEADER_LENGTH: usize = 8;
@@ -33,30 +33,52 @@ pub struct Transport {
     pub tcp_flags: u8,
 }
 
-/// Reads the header at the start of an IP payload.
-pub fn parse(protocol: u8, payload: &[u8]) -> Result<Transport, DropReason> {
-    match protocol {
-        TCP => parse_tcp(payload),
-        UDP => parse_udp(payload),
-        ICMP | ICMPV6 => Err(DropReason::Icmp),
-        _ => Err(DropReason::UnsupportedProtocol),
+impl Transport {
+    /// Of a packet that has no ports.
+    pub const NONE: Self =
+        Self { protocol: Protocol::Udp, source_port: 0, destination_port: 0, tcp_flags: 0 };
+}
+
+/// TCP or UDP by its IANA number.
+pub fn protocol(number: u8) -> Option<Protocol> {
+    match number {
+        TCP => Some(Protocol::Tcp),
+        UDP => Some(Protocol::Udp),
+        _ => None,
     }
 }
 
-fn parse_tcp(payload: &[u8]) -> Result<Transport, DropReason> {
+/// Its IANA number.
+pub fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+    }
+}
+
+/// Reads the header at the start of an IP payload of `length` bytes, of which `payload` are at hand. A first
+/// fragment is shorter than what its UDP header says.
+pub fn parse(number: u8, payload: &[u8], length: usize, fragment: bool) -> Result<Transport, DropReason> {
+    match protocol(number).ok_or(DropReason::UnsupportedProtocol)? {
+        Protocol::Tcp => parse_tcp(payload, length),
+        Protocol::Udp => parse_udp(payload, length, fragment),
+    }
+}
+
+fn parse_tcp(payload: &[u8], length: usize) -> Result<Transport, DropReason> {
     let header = payload.first_chunk::<TCP_HEADER_LENGTH>().ok_or(DropReason::BadTransportHeader)?;
     let header_length = usize::from(header[12] >> 4) * 4;
-    if header_length < TCP_HEADER_LENGTH || header_length > payload.len() {
+    if header_length < TCP_HEADER_LENGTH || header_length > length {
         return Err(DropReason::BadTransportHeader);
     }
     let [source_port, destination_port] = ports(header);
     Ok(Transport { protocol: Protocol::Tcp, source_port, destination_port, tcp_flags: header[13] })
 }
 
-fn parse_udp(payload: &[u8]) -> Result<Transport, DropReason> {
+fn parse_udp(payload: &[u8], length: usize, fragment: bool) -> Result<Transport, DropReason> {
     let header = payload.first_chunk::<UDP_HEADER_LENGTH>().ok_or(DropReason::BadTransportHeader)?;
-    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    if length < UDP_HEADER_LENGTH || length > payload.len() {
+    let stated = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if stated < UDP_HEADER_LENGTH || (stated > length && !fragment) {
         return Err(DropReason::BadTransportHeader);
     }
     let [source_port, destination_port] = ports(header);
@@ -64,7 +86,7 @@ fn parse_udp(payload: &[u8]) -> Result<Transport, DropReason> {
 }
 
 /// Source and destination port: the first four bytes of either header.
-fn ports<const N: usize>(header: &[u8; N]) -> [u16; 2] {
+pub fn ports<const N: usize>(header: &[u8; N]) -> [u16; 2] {
     [u16::from_be_bytes([header[0], header[1]]), u16::from_be_bytes([header[2], header[3]])]
 }
 
@@ -107,12 +129,12 @@ mod tests {
             (UDP, udp(7, 8), bad),
             (UDP, udp(9, 8), bad),
             (UDP, udp(8, 8)[..7].to_vec(), bad),
-            (ICMP, vec![8; 8], Err(DropReason::Icmp)),
-            (ICMPV6, vec![128; 8], Err(DropReason::Icmp)),
             (132, vec![0; 12], Err(DropReason::UnsupportedProtocol)),
         ];
         for (protocol, payload, expected) in cases {
-            assert_eq!(parse(protocol, &payload), expected, "protocol {protocol}, {} bytes", payload.len());
+            let read = parse(protocol, &payload, payload.len(), false);
+            assert_eq!(read, expected, "protocol {protocol}, {} bytes", payload.len());
         }
+        assert_eq!(parse(UDP, &udp(200, 8), 8, true), Ok(udp_ok), "a first fragment");
     }
 }

@@ -39,9 +39,10 @@ fn frame(v6: bool, payload: &[u8], padding: usize) -> Vec<u8> {
 }
 
 fn outer(v6: bool, hash: u64) -> Outer {
-    let tunnel = TunnelSource {
-        v4: Some("10.200.0.0/16".parse().unwrap()),
-        v6: Some("fd00:200::/64".parse().unwrap()),
+    let tunnel = Tunnel {
+        source_v4: Some("10.200.0.0/16".parse().unwrap()),
+        source_v6: Some("fd00:200::/64".parse().unwrap()),
+        fragment: false,
     };
     let (own, backend) = if v6 { ("fd00::1", "fd00::2") } else { ("10.0.0.1", "10.0.0.2") };
     outer_for(&tunnel, own.parse().ok(), backend.parse().unwrap(), hash).unwrap()
@@ -55,12 +56,12 @@ fn in_buffer(lead: usize, frame: &[u8]) -> (Vec<u8>, Range<usize>) {
 
 fn check_tunnel(inner_v6: bool, outer_v6: bool, lead: usize, payload: &[u8], padding: usize, hash: u64) {
     let original = frame(inner_v6, payload, padding);
-    let parsed = packet::parse(&original).unwrap();
-    let (mut buffer, at) = in_buffer(lead, &original);
+    let parsed = packet::parse(&original, original.len()).unwrap();
+    let (mut buffer, at) = in_buffer(lead, &original[..original.len() - padding]);
     let needed = if outer_v6 { 40 } else { 20 };
-    let (out, moved) = encapsulate(&mut buffer, at, &parsed, &LINK, &outer(outer_v6, hash)).unwrap();
-    assert_eq!(moved, lead < needed);
-    let out = &buffer[out];
+    let placed = place(&mut buffer, at, &parsed, &LINK, Some(&outer(outer_v6, hash))).unwrap();
+    assert_eq!(placed.moved, lead < needed);
+    let out = &buffer[placed.range];
     assert_eq!((&out[..6], &out[6..12]), (&LINK.destination.0[..], &LINK.source.0[..]));
     let inner = &original[14..original.len() - padding];
     assert_eq!(&out[14 + needed..], inner, "the inner packet is untouched and unpadded");
@@ -91,55 +92,53 @@ fn check_tunnel(inner_v6: bool, outer_v6: bool, lead: usize, payload: &[u8], pad
 fn direct_routing_changes_the_ethernet_header_only() {
     for v6 in [false, true] {
         let original = frame(v6, b"hello", 30);
-        let parsed = packet::parse(&original).unwrap();
+        let parsed = packet::parse(&original, original.len()).unwrap();
         let (mut buffer, at) = in_buffer(0, &original);
-        let out = direct(&mut buffer, at, &parsed, &LINK).unwrap();
-        assert_eq!(buffer[out.clone()][..12], [LINK.destination.0, LINK.source.0].concat());
-        assert_eq!(buffer[out.clone()][12..], original[12..out.len()]);
-        assert_eq!(out.len(), original.len().min(if v6 { 67 } else { 60 }));
+        let placed = place(&mut buffer, at.clone(), &parsed, &LINK, None).unwrap();
+        assert_eq!(placed, Placed { range: at.clone(), moved: false });
+        assert_eq!(buffer[at.clone()][..12], [LINK.destination.0, LINK.source.0].concat());
+        assert_eq!(buffer[at][12..], original[12..]);
     }
 }
 
 #[test]
-fn a_trailer_does_not_go_out_by_direct_routing() {
-    let original = frame(false, &[7; 1000], 400);
-    let parsed = packet::parse(&original).unwrap();
-    let (mut buffer, at) = in_buffer(0, &original);
-    assert_eq!(direct(&mut buffer, at, &parsed, &LINK).unwrap().len(), original.len() - 400);
-}
-
-#[test]
-fn direct_routing_leaves_vlan_tags_behind() {
-    let mut tagged = frame(false, b"hello", 0);
+fn tags_are_those_of_the_way_out() {
+    let tag = VlanTag { tpid: 0x8100, id: 20 };
+    let plain = frame(false, b"hello", 0);
+    let mut tagged = plain.clone();
     tagged.splice(12..12, [0x81, 0, 0, 100]);
-    let parsed = packet::parse(&tagged).unwrap();
-    let (mut buffer, at) = in_buffer(0, &tagged);
-    let out = direct(&mut buffer, at, &parsed, &LINK).unwrap();
-    assert!(matches!(
-        SlicedPacket::from_ethernet(&buffer[out.clone()]).unwrap().net,
-        Some(NetSlice::Ipv4(_))
-    ));
-    assert_eq!(out, 4..tagged.len());
+    for (came, vlan, lead) in
+        [(&plain, None, 0), (&plain, Some(tag), 4), (&tagged, None, 0), (&tagged, Some(tag), 0)]
+    {
+        for (lead, outer) in
+            [(0, None), (lead, None), (0, Some(outer(false, 1))), (lead + 20, Some(outer(false, 1)))]
+        {
+            let parsed = packet::parse(came, came.len()).unwrap();
+            let (mut buffer, at) = in_buffer(lead, came);
+            let link = Link { vlan, ..LINK };
+            let placed = place(&mut buffer, at, &parsed, &link, outer.as_ref()).unwrap();
+            let before = 14 + vlan.map_or(0, |_| 4) + outer.map_or(0, |_| 20);
+            assert_eq!(placed.moved, lead + usize::from(parsed.ip_offset) < before);
+            let out = &buffer[placed.range];
+            assert_eq!(out[before..], plain[14..], "{vlan:?} {outer:?}");
+            let sliced = SlicedPacket::from_ethernet(out).unwrap();
+            let id = sliced.vlan_ids().first().map(|id| id.value());
+            assert_eq!((id, sliced.vlan_ids().len()), (vlan.map(|tag| tag.id), vlan.iter().count()));
+            assert!(matches!(sliced.net, Some(NetSlice::Ipv4(_))));
+        }
+    }
 }
 
 #[test]
-fn what_does_not_fit_is_too_big() {
+fn a_tunnel_header_takes_its_share_of_the_way() {
+    assert_eq!(room(&LINK, None), 1500);
+    assert_eq!(room(&LINK, Some(&outer(false, 1))), 1480);
+    assert_eq!(room(&LINK, Some(&outer(true, 1))), 1460);
     let original = frame(false, &[7; 1454], 0);
-    let parsed = packet::parse(&original).unwrap();
-    assert_eq!(parsed.ip_length, 1482);
-    let (mut buffer, at) = in_buffer(0, &original);
-    assert!(direct(&mut buffer, at.clone(), &parsed, &LINK).is_ok());
-    assert_eq!(
-        encapsulate(&mut buffer, at.clone(), &parsed, &LINK, &outer(false, 1)),
-        Err(DropReason::TooBig)
-    );
-    let jumbo = Link { mtu: 9000, ..LINK };
+    let parsed = packet::parse(&original, original.len()).unwrap();
+    let (buffer, at) = in_buffer(0, &original);
     let mut tight = buffer[..original.len() + 19].to_vec();
-    assert_eq!(
-        encapsulate(&mut tight, at, &parsed, &jumbo, &outer(false, 1)),
-        Err(DropReason::TooBig),
-        "buffer"
-    );
+    assert_eq!(place(&mut tight, at, &parsed, &LINK, Some(&outer(false, 1))), None, "no room in the buffer");
 }
 
 #[test]
@@ -147,7 +146,7 @@ fn flows_spread_over_the_source_prefix_and_stay_in_it() {
     let sources: std::collections::HashSet<String> =
         (0..1000u64).map(|i| format!("{:?}", outer(false, i.wrapping_mul(0x9e37_79b9_7f4a_7c15)))).collect();
     assert!(sources.len() > 900, "{}", sources.len());
-    let none = TunnelSource::default();
+    let none = Tunnel::default();
     let own = outer_for(&none, "10.0.0.1".parse().ok(), "10.0.0.2".parse().unwrap(), 99).unwrap();
     assert_eq!(own, Outer::V4 { source: [10, 0, 0, 1].into(), destination: [10, 0, 0, 2].into() });
     assert_eq!(outer_for(&none, "fd00::1".parse().ok(), "10.0.0.2".parse().unwrap(), 99), None);
@@ -156,10 +155,10 @@ fn flows_spread_over_the_source_prefix_and_stay_in_it() {
 #[test]
 fn an_encapsulated_packet_is_an_ip_packet() {
     let original = frame(false, b"hello", 0);
-    let parsed = packet::parse(&original).unwrap();
+    let parsed = packet::parse(&original, original.len()).unwrap();
     let (mut buffer, at) = in_buffer(20, &original);
-    let (out, _) = encapsulate(&mut buffer, at, &parsed, &LINK, &outer(false, 1)).unwrap();
-    let inner = IpSlice::from_slice(&buffer[out][34..]).unwrap();
+    let placed = place(&mut buffer, at, &parsed, &LINK, Some(&outer(false, 1))).unwrap();
+    let inner = IpSlice::from_slice(&buffer[placed.range][34..]).unwrap();
     assert_eq!(inner.destination_addr().to_string(), "203.0.113.10");
 }
 

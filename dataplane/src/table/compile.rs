@@ -5,91 +5,47 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ahash::{HashMap, HashSet};
+use ahash::HashMap;
 use shunt_api::config::is_maglev_size;
-use shunt_api::snapshot::{self, FleetKey, ServicePort, Snapshot};
+use shunt_api::snapshot::{self, FleetKey, Mode, ServicePort, Snapshot};
 
-use super::{Member, NOT_A_MEMBER, Pool, Table, idle_limits};
+use super::{Affinity, Listener, Member, NOT_A_MEMBER, Owned, Pool, Ranges, Table, TableError, idle_limits};
 use crate::conntrack::BackendId;
 use crate::flow::SlotHasher;
 use crate::limits;
 use crate::maglev::{Candidate, Maglev};
-
-/// Why a snapshot cannot be served. The control plane checks the same before it sends one.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum TableError {
-    /// A service points beyond the pools.
-    #[error(
-        "service `{service}` names pool number {pool}, but there are only {pools}; are both daemons of one version?"
-    )]
-    NoSuchPool {
-        /// Name of the service.
-        service: String,
-        /// Index it gave.
-        pool: u32,
-        /// How many there are.
-        pools: usize,
-    },
-    /// Two services claim one address and port.
-    #[error(
-        "{vip} {port} belongs to service `{first}` and to `{second}`; give one of them another address or port"
-    )]
-    Taken {
-        /// Address claimed twice.
-        vip: IpAddr,
-        /// Port claimed twice.
-        port: ServicePort,
-        /// Who had it.
-        first: String,
-        /// Who wants it.
-        second: String,
-    },
-    /// One address twice in a pool.
-    #[error(
-        "pool `{pool}` has backend address {address} twice; an address is a backend's identity: remove one"
-    )]
-    DuplicateBackend {
-        /// Name of the pool.
-        pool: String,
-        /// The address.
-        address: IpAddr,
-    },
-    /// More backends than Maglev slots can tell apart.
-    #[error(
-        "pool `{pool}` has {count} backends; split it, at most {} are possible",
-        limits::MAX_POOL_BACKENDS
-    )]
-    TooManyBackends {
-        /// Name of the pool.
-        pool: String,
-        /// How many it has.
-        count: usize,
-    },
-    /// The table size is no prime in range.
-    #[error("maglev_size {0} is not a prime in 251…655373; 65537 is the usual one")]
-    MaglevSize(u32),
-    /// More backend addresses than flow entries can name.
-    #[error("more than {} backend addresses have been in use; restart shunt-dataplane", BackendId::LIMIT)]
-    OutOfIdentities,
-}
+use crate::nat::{Nat, NatTables, SourceId};
 
 type MaglevKey = (u32, Vec<(IpAddr, u16)>);
 
-/// Keeps from one snapshot to the next what must stay the same: identities of backends and Maglev tables.
-#[derive(Debug, Default)]
+/// Keeps from one snapshot to the next what must stay the same: identities of backends, translated flows and
+/// Maglev tables.
+#[derive(Default)]
 pub struct Compiler {
     ids: BTreeMap<IpAddr, BackendId>,
+    sources: BTreeMap<IpAddr, SourceId>,
+    /// Numbers of services with affinity, by name.
+    services: BTreeMap<String, u32>,
+    nat: Option<((u32, u32), Arc<NatTables>)>,
     fleet_key: Option<FleetKey>,
     maglevs: HashMap<MaglevKey, Arc<Maglev>>,
+    /// Of the tables that this process alone reads.
+    seed: Option<ahash::RandomState>,
 }
 
 impl Compiler {
+    /// A compiler whose tables are the same in every run.
+    pub fn with_seed(seed: ahash::RandomState) -> Self {
+        Self { seed: Some(seed), ..Self::default() }
+    }
+
     /// Compiles a snapshot. On an error nothing has changed but identities that are not used.
     pub fn compile(&mut self, snapshot: &Snapshot) -> Result<Table, TableError> {
         if !is_maglev_size(snapshot.maglev_size) {
             return Err(TableError::MaglevSize(snapshot.maglev_size));
         }
-        let (services, vips) = services(snapshot)?;
+        check_nat(snapshot)?;
+        let Listeners { by_port, listeners, owned } = self.listeners(snapshot)?;
         let hasher = SlotHasher::new(&snapshot.fleet_key);
         let same_key = self.fleet_key == Some(snapshot.fleet_key);
         let mut maglevs = HashMap::default();
@@ -104,16 +60,100 @@ impl Compiler {
         }
         self.maglevs = maglevs;
         self.fleet_key = Some(snapshot.fleet_key);
+        let longest_s = listeners.iter().filter_map(|listener| Some(listener.affinity?.timeout_s)).max();
         Ok(Table {
             generation: snapshot.generation,
-            idle_limits: idle_limits(&snapshot.timeouts),
+            idle_limits: idle_limits(&snapshot.timeouts, longest_s.unwrap_or(0)),
             tunnel: snapshot.tunnel,
+            reply_rate: snapshot.reply_rate,
+            nat: self.nat(&snapshot.nat)?,
             hasher,
             addresses: self.addresses(&pools),
-            services,
-            vips,
+            tunnelled: tunnelled(&pools),
+            by_port,
+            listeners,
+            owned,
             pools,
         })
+    }
+
+    fn listeners(&mut self, snapshot: &Snapshot) -> Result<Listeners, TableError> {
+        let mut owners: HashMap<(IpAddr, ServicePort), &str> = HashMap::default();
+        let mut made = Listeners::default();
+        for &source in &snapshot.nat.sources {
+            made.owned.insert(source, Owned::Source);
+        }
+        for service in &snapshot.services {
+            let pools = snapshot.pools.len();
+            if service.pool as usize >= pools {
+                return Err(TableError::NoSuchPool {
+                    service: service.name.clone(),
+                    pool: service.pool,
+                    pools,
+                });
+            }
+            for &vip in &service.vips {
+                if made.owned.insert(vip, Owned::Vip(service.unlisted_ports)) == Some(Owned::Source) {
+                    return Err(TableError::SourceIsVip(vip));
+                }
+            }
+            for (mapping, listener) in service.ports.iter().zip(self.listeners_of(service)) {
+                for key in service.vips.iter().map(|&vip| (vip, mapping.port)) {
+                    if let Some(first) = owners.insert(key, &service.name) {
+                        let ((vip, port), first) = (key, first.to_owned());
+                        return Err(TableError::Taken { vip, port, first, second: service.name.clone() });
+                    }
+                    made.by_port.insert(key, made.listeners.len() as u32);
+                }
+                made.listeners.push(listener);
+            }
+        }
+        Ok(made)
+    }
+
+    /// One for each port of a service.
+    fn listeners_of(&mut self, service: &snapshot::Service) -> Vec<Listener> {
+        let sources =
+            (!service.source_ranges.is_empty()).then(|| Arc::new(Ranges::new(&service.source_ranges)));
+        let affinity = service.client_ip_affinity_s.map(|timeout_s| {
+            let next = self.services.len() as u32;
+            Affinity { service: *self.services.entry(service.name.clone()).or_insert(next), timeout_s }
+        });
+        let name: Arc<str> = service.name.as_str().into();
+        let listener = |mapping: &snapshot::PortMapping| Listener {
+            service: name.clone(),
+            pool: service.pool,
+            target: mapping.target.unwrap_or(mapping.port.port),
+            affinity,
+            sources: sources.clone(),
+        };
+        service.ports.iter().map(listener).collect()
+    }
+
+    /// Translation; its tables are made when it is first configured, and anew when their sizes change.
+    fn nat(&mut self, nat: &snapshot::Nat) -> Result<Option<Nat>, TableError> {
+        if nat.sources.is_empty() {
+            return Ok(None);
+        }
+        let mut ids: [Vec<SourceId>; 2] = Default::default();
+        for &source in &nat.sources {
+            let next = u16::try_from(self.sources.len()).map_err(|_| TableError::OutOfSources)?;
+            let id = *self.sources.entry(source).or_insert(SourceId(next));
+            ids[usize::from(source.is_ipv6())].push(id);
+        }
+        let mut addresses = vec![None; self.sources.len()];
+        for (&source, id) in self.sources.iter().filter(|(source, _)| nat.sources.contains(source)) {
+            addresses[usize::from(id.0)] = Some(source);
+        }
+        let sizes = (nat.max_flows_v4, nat.max_flows_v6);
+        let kept = self.nat.take().filter(|(kept, _)| *kept == sizes).map(|(_, tables)| tables);
+        let tables = kept.unwrap_or_else(|| {
+            let seed = self.seed.clone().unwrap_or_default();
+            Arc::new(NatTables::new(sizes.0 as usize, sizes.1 as usize, seed))
+        });
+        self.nat = Some((sizes, tables.clone()));
+        let [v4, v6] = ids.map(Vec::into_boxed_slice);
+        Ok(Some(Nat { tables, v4, v6, addresses: addresses.into() }))
     }
 
     /// Members sorted by address: the order Maglev needs, whatever the order of the configuration.
@@ -158,29 +198,39 @@ impl Compiler {
     }
 }
 
-type Services = (HashMap<(IpAddr, ServicePort), u32>, HashSet<IpAddr>);
+/// What serves which port, and the addresses that it is on.
+#[derive(Default)]
+struct Listeners {
+    by_port: HashMap<(IpAddr, ServicePort), u32>,
+    listeners: Vec<Listener>,
+    owned: HashMap<IpAddr, Owned>,
+}
 
-fn services(snapshot: &Snapshot) -> Result<Services, TableError> {
-    let mut owners: HashMap<(IpAddr, ServicePort), &str> = HashMap::default();
-    let mut services = HashMap::default();
-    let mut vips = HashSet::default();
+/// Translated services can be.
+fn check_nat(snapshot: &Snapshot) -> Result<(), TableError> {
     for service in &snapshot.services {
-        let pools = snapshot.pools.len();
-        if service.pool as usize >= pools {
-            return Err(TableError::NoSuchPool { service: service.name.clone(), pool: service.pool, pools });
-        }
-        for (&vip, &port) in
-            service.vips.iter().flat_map(|vip| service.ports.iter().map(move |port| (vip, port)))
-        {
-            if let Some(first) = owners.insert((vip, port), &service.name) {
-                let (first, second) = (first.to_owned(), service.name.clone());
-                return Err(TableError::Taken { vip, port, first, second });
+        let pool = snapshot.pools.get(service.pool as usize);
+        let backends = pool.into_iter().flat_map(|pool| &pool.backends);
+        let backends: Vec<IpAddr> = backends.filter(|b| b.mode == Mode::Nat).map(|b| b.address).collect();
+        for &vip in service.vips.iter().filter(|_| !backends.is_empty()) {
+            let service = service.name.clone();
+            if let Some(&backend) = backends.iter().find(|backend| backend.is_ipv4() != vip.is_ipv4()) {
+                return Err(TableError::Family { service, vip, backend });
             }
-            services.insert((vip, port), service.pool);
-            vips.insert(vip);
+            if !snapshot.nat.sources.iter().any(|source| source.is_ipv4() == vip.is_ipv4()) {
+                return Err(TableError::NoSource { service, vip });
+            }
         }
     }
-    Ok((services, vips))
+    Ok(())
+}
+
+fn tunnelled(pools: &[Pool]) -> HashMap<IpAddr, BackendId> {
+    let members = pools.iter().flat_map(|pool| &pool.members);
+    members
+        .filter(|member| member.mode == Mode::Ipip)
+        .map(|member| (member.address, member.backend))
+        .collect()
 }
 
 /// What a Maglev table depends on besides key and size.
@@ -263,7 +313,7 @@ mod tests {
             (size, "65536 is not a prime"),
         ];
         for (snapshot, expected) in cases {
-            let error = compiler.compile(&snapshot).unwrap_err().to_string();
+            let error = compiler.compile(&snapshot).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

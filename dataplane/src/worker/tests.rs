@@ -4,8 +4,11 @@ use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::Mode::{self, Dr, Ipip};
 
 use super::*;
+use crate::conntrack::Seconds;
+use crate::port::NicIndex;
 use crate::port::memory::MemoryPort;
 use crate::rewrite::Link;
+use crate::table::{Hop, NicLink, OpenHop};
 use crate::testing::{snapshot, table, tcp};
 
 const SYN: u8 = 0x02;
@@ -32,7 +35,12 @@ fn worker(
     transmit_limit: usize,
 ) -> Worker<MemoryPort> {
     let table = Arc::new(table(&snapshot(&[backends], &[(VIP, "tcp/80", 0)])));
-    let forwarding = Forwarding { sequence: 7, table, hops: hops.into() };
+    let forwarding = Forwarding {
+        sequence: 7,
+        table,
+        hops: hops.into(),
+        nics: [NicLink { mac: MacAddress([2; 6]), mtu: 1500 }; 2].into(),
+    };
     let shared = Arc::new(Shared::new(forwarding, Arc::new(FlowTables::new(1000, 1000)), 1));
     Worker::new(MemoryPort::new(frames, transmit_limit), shared, 0, 64, false)
 }
@@ -76,7 +84,7 @@ fn a_tunnel_uses_the_headroom_or_makes_some() {
 
 #[test]
 fn every_closed_way_is_a_counted_drop() {
-    let gateway = match open(0, 1, "10.0.0.254") {
+    let gateway = match open(0, 0xbb, "10.0.0.254") {
         Hop::Open(hop) => Hop::Open(OpenHop { on_link: false, ..hop }),
         closed @ Hop::Closed(_) => closed,
     };
@@ -84,7 +92,7 @@ fn every_closed_way_is_a_counted_drop() {
         (vec![], Dr, DropReason::NeighborUnresolved),
         (vec![Hop::Closed(DropReason::NoRoute)], Dr, DropReason::NoRoute),
         (vec![gateway], Dr, DropReason::BackendNotOnLink),
-        (vec![open(0, 1, "fd00::1")], Ipip, DropReason::NoRoute),
+        (vec![open(0, 0xbb, "fd00::1")], Ipip, DropReason::NoRoute),
     ];
     for (hops, mode, reason) in cases {
         let mut worker = worker(&[("10.0.0.1", 1, mode)], hops, 8, 8);
@@ -96,7 +104,7 @@ fn every_closed_way_is_a_counted_drop() {
 
 #[test]
 fn a_full_transmit_ring_drops_and_keeps_the_frames() {
-    let mut worker = worker(&[("10.0.0.1", 1, Dr)], vec![open(0, 1, "10.0.0.254")], 8, 2);
+    let mut worker = worker(&[("10.0.0.1", 1, Dr)], vec![open(0, 0xbb, "10.0.0.254")], 8, 2);
     for port in 0..8 {
         worker.port().inject(&[], &tcp("192.0.2.1", port, VIP, 80, SYN));
     }
@@ -110,7 +118,7 @@ fn a_full_transmit_ring_drops_and_keeps_the_frames() {
 fn rubbish_is_dropped_and_counted_and_nothing_is_lost() {
     use proptest::prelude::*;
     use proptest::test_runner::TestRunner;
-    let worker = worker(&[("10.0.0.1", 1, Dr)], vec![open(0, 1, "10.0.0.254")], 64, 64);
+    let worker = worker(&[("10.0.0.1", 1, Dr)], vec![open(0, 0xbb, "10.0.0.254")], 64, 64);
     let worker = std::cell::RefCell::new(worker);
     let bytes = proptest::collection::vec(any::<u8>(), 0..128);
     let damaged = (0usize..60, any::<u8>()).prop_map(|(at, value)| {

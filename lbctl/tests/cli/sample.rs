@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::http::StatusCode;
 use shunt_api::counters::{Counter, CounterValues, DropReason};
 use shunt_api::mac::MacAddress;
-use shunt_api::snapshot::{Mode, ServicePort};
+use shunt_api::snapshot::{Mode, PortMapping, ServicePort};
 use shunt_api::status::{
     BackendView, ConfigProblem, ControlStatus, DataplaneStatus, FlowTableStatus, FlowTablesStatus, FlowView,
     Flows, NextHopStatus, NicStatus, Reloaded, ResolvedHop, ServiceView, SocketCounters, Stats, WorkerState,
@@ -113,6 +113,8 @@ pub fn dataplane() -> DataplaneStatus {
         flows: FlowTablesStatus {
             v4: table(1_600_000, 41_231, 51_200_000),
             v6: table(400_000, 17, 25_600_000),
+            nat_v4: Some(table(400_000, 812, 25_600_000)),
+            nat_v6: None,
         },
         next_hops: next_hops(),
     }
@@ -199,14 +201,14 @@ fn services() -> Vec<ServiceView> {
     let web = |vip: &str| ServiceView {
         name: "web".to_owned(),
         vip: address(vip),
-        port: port("tcp/80"),
+        port: port("tcp/80").into(),
         pool: "web".to_owned(),
         backends_usable: 3,
         backends_total: 3,
     };
     let dns = ServiceView {
         name: "dns".to_owned(),
-        port: port("udp/53"),
+        port: PortMapping { target: Some(30_053), ..port("udp/53").into() },
         pool: "dns".to_owned(),
         backends_usable: 0,
         backends_total: 1,
@@ -266,7 +268,7 @@ fn stats() -> Stats {
         (Counter::Sleeps, [803_005, 803_121]),
         (Counter::TxWakeups, [1_203_090, 1_202_980]),
     ];
-    let dropped = [(DropReason::UnlistedPort, [310, 300]), (DropReason::Icmp, [2, 0])];
+    let dropped = [(DropReason::UnlistedPort, [310, 300]), (DropReason::IcmpUnhandled, [2, 0])];
     let worker = |index: usize| {
         let mut values = CounterValues::default();
         for counter in Counter::ALL {
@@ -292,6 +294,7 @@ fn flows(client: &str) -> Vec<FlowView> {
         vip: address(vip),
         port: port("tcp/80"),
         backend: Some(address(backend)),
+        source: None,
         state: "established".to_owned(),
         idle_s: 3,
         expires_s: 897,
@@ -299,6 +302,7 @@ fn flows(client: &str) -> Vec<FlowView> {
     let dns = FlowView {
         port: port("udp/53"),
         backend: None,
+        source: "10.0.1.250:40123".parse().ok(),
         state: "unconfirmed".to_owned(),
         idle_s: 12,
         expires_s: 18,

@@ -1,10 +1,10 @@
 //! Turns what the operator asks into what the dataplane obeys. Pure, and the same input gives the same
 //! output; nothing can fail here, because a [`Config`] is valid.
 
-use shunt_api::config::{self, Config};
-use shunt_api::snapshot::{Backend, FleetKey, Pool, Service, Snapshot};
+use crate::config::{self, Config};
+use crate::snapshot::{Backend, FleetKey, Pool, Service, Snapshot};
 
-/// The snapshot of a configuration, with generation 0: [`crate::state::State`] numbers it.
+/// The snapshot of a configuration, with generation 0: the control plane numbers it.
 pub fn compile(config: &Config, fleet_key: FleetKey) -> Snapshot {
     Snapshot {
         generation: 0,
@@ -14,6 +14,8 @@ pub fn compile(config: &Config, fleet_key: FleetKey) -> Snapshot {
         dataplane: config.dataplane.clone(),
         timeouts: config.timeouts,
         tunnel: config.tunnel,
+        nat: config.nat.clone(),
+        reply_rate: config.reply_rate,
         pools: config.pools.iter().map(pool).collect(),
         services: config.services.iter().map(service).collect(),
     }
@@ -38,6 +40,9 @@ fn service(service: &config::Service) -> Service {
         vips: service.vips.clone(),
         ports: service.ports.clone(),
         pool: u32::try_from(service.pool).expect("the number of pools is limited"),
+        source_ranges: service.source_ranges.clone(),
+        client_ip_affinity_s: service.client_ip_affinity_s,
+        unlisted_ports: service.unlisted_ports,
     }
 }
 

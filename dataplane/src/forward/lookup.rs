@@ -1,0 +1,243 @@
+//! One packet of a service and the flow table: follow the flow's entry, or choose a backend and enter it.
+
+use shunt_api::counters::DropReason;
+use shunt_api::snapshot::{Mode, Protocol};
+
+use super::{Context, Decision, Events, FlowOutcome, Verdict, next_state};
+use crate::conntrack::{BackendId, Control, FlowTable, Hit, Inserted, NewFlow, Places, State};
+use crate::flow::Tuple;
+use crate::nat::{Binding, LastHop, Nat, Outward, Taken, Translation};
+use crate::packet::transport::{FIN, RST, SYN};
+use crate::packet::{Content, Packet};
+use crate::table::{Affinity, Listener, Member, Pool};
+
+/// A packet, what serves its port, and the tables of its family.
+pub struct Lookup<'a, T, const K: usize, const R: usize> {
+    packet: &'a Packet,
+    context: Context<'a>,
+    index: u32,
+    listener: &'a Listener,
+    pool: &'a Pool,
+    flow: T,
+    flows: &'a FlowTable<K, 1>,
+    nat: Option<(&'a Nat, &'a FlowTable<K, R>)>,
+}
+
+/// The member that a packet goes to.
+struct Chosen {
+    member: u16,
+    outcome: FlowOutcome,
+    events: Events,
+    /// The flow's entry, if it had one.
+    hit: Option<Hit<1>>,
+}
+
+impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
+    /// `index` is the listener's.
+    pub fn new(
+        packet: &'a Packet,
+        context: Context<'a>,
+        index: u32,
+        flow: T,
+        flows: &'a FlowTable<K, 1>,
+        nat: Option<(&'a Nat, &'a FlowTable<K, R>)>,
+    ) -> Self {
+        let listener = context.table.listener(index);
+        Self { packet, context, index, listener, pool: context.table.pool(listener.pool), flow, flows, nat }
+    }
+
+    /// Decides a packet of the flow and lets it be remembered.
+    pub fn decide(&self) -> Decision {
+        if !self.listener.allows(self.packet.flow.client()) {
+            return Decision::drop(DropReason::SourceDenied);
+        }
+        let key = self.flow.words();
+        let places = self.flows.places(&key);
+        let Some(chosen) = self.find(&key, places).or_else(|| self.choose()) else {
+            return Decision::drop(DropReason::NoBackend);
+        };
+        let (listener, member) = (self.index, self.pool.member(chosen.member));
+        if member.mode != Mode::Nat {
+            let Chosen { member, outcome, events, .. } = self.enter(&chosen, &key, places, Binding::NONE);
+            let verdict = Verdict::Forward { listener, member };
+            return Decision { verdict, outcome, events, hash: places.hash };
+        }
+        match self.bind(&chosen, member, places.hash) {
+            Ok((binding, translation, created)) => {
+                let Chosen { outcome, events, .. } = self.enter(&chosen, &key, places, binding);
+                let verdict = Verdict::Translate { listener, member: chosen.member, translation };
+                let events = events.and(Events::NAT_CREATED.only_if(created));
+                Decision { verdict, outcome, events, hash: places.hash }
+            }
+            Err(reason) => Decision::drop(reason),
+        }
+    }
+
+    /// Where packets of the flow go, as it is, and the flow's hash.
+    pub fn peek(&self) -> Option<(&Member, u16, Option<Binding>, u64)> {
+        let key = self.flow.words();
+        let places = self.flows.places(&key);
+        let hit = self.flows.find(&key, places);
+        let known = hit.and_then(|hit| self.pool.member_of(hit.control.backend()));
+        let member = known.or_else(|| self.choose().map(|chosen| chosen.member))?;
+        Some((self.pool.member(member), member, hit.map(|hit| Binding(hit.value[0])), places.hash))
+    }
+
+    /// Follows the flow's entry, if it has one.
+    fn find(&self, key: &[u64; K], places: Places) -> Option<Chosen> {
+        let mut found = self.flows.find(key, places);
+        // A lost race shows what the entry says now; more than a few in a row cannot happen to one flow.
+        for _ in 0..4 {
+            match self.follow(found?) {
+                Ok(chosen) => return chosen,
+                Err(newer) => found = newer,
+            }
+        }
+        None
+    }
+
+    /// Goes where the entry says, or changes what it says. `Err`: another worker changed it meanwhile.
+    fn follow(&self, hit: Hit<1>) -> Result<Option<Chosen>, Option<Hit<1>>> {
+        let state = hit.control.state();
+        let timed_out =
+            hit.control.idle_s(self.context.now) >= self.context.table.idle_limits[state as usize];
+        let member = self.pool.member_of(hit.control.backend());
+        let member = member.filter(|&member| !timed_out && !self.leaves(member, hit.control));
+        let Some(member) = member else { return self.rechoose(hit) };
+        let next = next_state(self.packet, state);
+        let confirmed = state == State::Unconfirmed && next != State::Unconfirmed;
+        let touched = hit.control.with_state(next).with_time(self.context.now);
+        if touched != hit.control {
+            self.flows.update(hit, touched)?;
+            if let Some(affinity) = self.listener.affinity.filter(|_| next != State::Unconfirmed) {
+                self.keep(affinity, hit.control.backend());
+            }
+        }
+        let outcome = if confirmed { FlowOutcome::Confirmed } else { FlowOutcome::Hit };
+        let hit = hit.with(touched);
+        Ok(Some(Chosen { member, outcome, events: Events::default(), hit: Some(hit) }))
+    }
+
+    fn rechoose(&self, hit: Hit<1>) -> Result<Option<Chosen>, Option<Hit<1>>> {
+        let Some(chosen) = self.choose() else { return Ok(None) };
+        let backend = self.pool.member(chosen.member).backend;
+        let control = Control::new(backend, self.context.now, State::Unconfirmed, hit.control.version());
+        self.flows.update(hit, control)?;
+        let hit = hit.with(control);
+        Ok(Some(Chosen { outcome: FlowOutcome::Rehashed, hit: Some(hit), ..chosen }))
+    }
+
+    /// The backend of a flow without an entry: the one of the client's earlier connections, else Maglev's.
+    fn choose(&self) -> Option<Chosen> {
+        let kept = self.listener.affinity.and_then(|affinity| self.kept(affinity));
+        let member = kept.or_else(|| self.context.table.choose(self.listener, &self.packet.flow))?;
+        let events = Events::AFFINITY.only_if(kept.is_some());
+        Some(Chosen { member, outcome: FlowOutcome::None, events, hit: None })
+    }
+
+    /// An entry for a flow that has none, and for one whose source has changed.
+    fn enter(&self, chosen: &Chosen, key: &[u64; K], places: Places, binding: Binding) -> Chosen {
+        let unchanged = Chosen { ..*chosen };
+        if let Some(hit) = chosen.hit {
+            if binding != Binding::NONE && hit.value != [binding.0] {
+                self.flows.replace(&hit, 0, binding.0);
+            }
+            return unchanged;
+        }
+        if matches!(self.packet.content, Content::LaterFragment { .. }) {
+            return unchanged;
+        }
+        let begins = self.packet.tcp_flags & SYN != 0;
+        let midstream = self.packet.flow.protocol() == Protocol::Tcp && !begins;
+        let events = chosen.events.and(Events::MIDSTREAM.only_if(midstream));
+        if midstream && self.packet.tcp_flags & (RST | FIN) != 0 {
+            return Chosen { events, ..unchanged };
+        }
+        let backend = self.pool.member(chosen.member).backend;
+        let new = NewFlow { key: *key, value: [binding.0], backend };
+        let (member, outcome) =
+            match self.flows.insert(&new, places, self.context.now, &self.context.table.idle_limits) {
+                Inserted::New => (chosen.member, FlowOutcome::Created),
+                Inserted::Evicting => (chosen.member, FlowOutcome::CreatedEvicting),
+                Inserted::Full => (chosen.member, FlowOutcome::TableFull),
+                Inserted::Lost(winner) => (self.member_or(winner, chosen.member), FlowOutcome::Hit),
+            };
+        Chosen { member, outcome, events, hit: None }
+    }
+
+    fn member_or(&self, backend: BackendId, otherwise: u16) -> u16 {
+        self.pool.member_of(backend).unwrap_or(otherwise)
+    }
+
+    /// Whether a new connection reuses the tuple of one that is over, and its backend drains. A backend that
+    /// takes new flows keeps it, so that a forged RST and SYN move nothing; the quiet second is for one that
+    /// drains.
+    fn leaves(&self, member: u16, control: Control) -> bool {
+        let over =
+            matches!(control.state(), State::Closing | State::Reset) && control.idle_s(self.context.now) > 0;
+        over && self.packet.tcp_flags & SYN != 0 && !self.pool.member(member).takes_new
+    }
+
+    /// The backend that the client keeps.
+    fn kept(&self, affinity: Affinity) -> Option<u16> {
+        let key = self.flow.affinity_words(affinity.service);
+        let hit = self.flows.find(&key, self.flows.places(&key))?;
+        self.usable(hit.control, affinity)
+    }
+
+    fn usable(&self, control: Control, affinity: Affinity) -> Option<u16> {
+        let member = self.pool.member_of(control.backend())?;
+        let fresh = control.idle_s(self.context.now) < affinity.timeout_s;
+        (fresh && self.pool.member(member).takes_new).then_some(member)
+    }
+
+    /// A confirmed flow makes its client keep the backend, unless the client keeps another. A flood of first
+    /// packets leaves nothing here.
+    fn keep(&self, affinity: Affinity, backend: BackendId) {
+        let (key, now) = (self.flow.affinity_words(affinity.service), self.context.now);
+        let places = self.flows.places(&key);
+        let kept = |version| Control::new(backend, now, State::Affinity, version);
+        if self.flows.find(&key, places).is_none() {
+            let new = NewFlow { key, value: [0], backend };
+            self.flows.insert(&new, places, now, &self.context.table.idle_limits);
+        }
+        let Some(hit) = self.flows.find(&key, places) else { return };
+        if hit.control.backend() == backend || self.usable(hit.control, affinity).is_none() {
+            // Whoever changed it meanwhile had as good a reason.
+            let _ = self.flows.update(hit, kept(hit.control.version()));
+        }
+    }
+
+    /// The source that the flow leaves by; also whether it was taken now.
+    fn bind(
+        &self,
+        chosen: &Chosen,
+        member: &Member,
+        hash: u64,
+    ) -> Result<(Binding, Translation, bool), DropReason> {
+        let (nat, table) = self.nat.ok_or(DropReason::NatExhausted)?;
+        let last_hop = LastHop::new(self.context.nic, self.packet.source_mac, self.packet.tags);
+        let outward = Outward {
+            flow: &self.flow,
+            hash,
+            backend: member.backend,
+            end: (member.address, self.listener.target),
+            protocol: self.packet.flow.protocol(),
+            last_hop: last_hop.ok_or(DropReason::StackedVlan)?,
+            state: chosen.hit.map_or(State::Unconfirmed, |hit| hit.control.state()),
+            now: self.context.now,
+            limits: &self.context.table.idle_limits,
+        };
+        let bound = chosen.hit.map(|hit| Binding(hit.value[0]));
+        let (binding, created) = match bound.filter(|&binding| nat.refresh(table, &outward, binding)) {
+            Some(binding) => (binding, false),
+            None => match nat.take(table, &outward) {
+                Taken::Adopted(binding) => (binding, false),
+                Taken::New(binding) => (binding, true),
+                Taken::Exhausted => return Err(DropReason::NatExhausted),
+            },
+        };
+        let source = nat.source(binding).ok_or(DropReason::NatExhausted)?;
+        Ok((binding, Translation { source, destination: outward.end }, created))
+    }
+}

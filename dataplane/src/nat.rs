@@ -1,0 +1,305 @@
+//! Source address and port of translated flows (mode `nat`), and the way back from a reply to its flow.
+//!
+//! A flow from a client to a VIP leaves as `source:port → backend:target`; the reply comes to `source:port`
+//! from `backend:target`. That pair of ends is the key of a table like the flow table, whose value is the
+//! client's flow and the way to the client, so a reply is found on any queue. Taking a port *is* entering that
+//! key: of two inserts of one key at most one succeeds (`conntrack`), so no pair is ever handed out twice, no
+//! worker owns a share of the ports, and a port serves as many flows as there are backends.
+//!
+//! Candidates for a flow are a fixed sequence, derived from its hash. So two workers that see a new flow at
+//! once, or one that has lost its flow-table entry, come upon the flow's own pair first and adopt it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use shunt_api::mac::MacAddress;
+use shunt_api::snapshot::Protocol;
+
+use crate::conntrack::{BackendId, FlowTable, Hit, IdleLimits, Inserted, NewFlow, Seconds, State};
+use crate::flow::{End, FlowKey, Tuple};
+use crate::limits::{NAT_ATTEMPTS, NAT_PORT_MIN};
+use crate::packet::ethernet::{Tags, VlanTag};
+use crate::port::NicIndex;
+
+/// Translated flows of both families, by their replies' ends. Values are the client's flow and its last hop.
+pub struct NatTables {
+    /// IPv4
+    pub v4: FlowTable<2, 3>,
+    /// IPv6
+    pub v6: FlowTable<5, 6>,
+}
+
+impl NatTables {
+    /// Sized for so many flows of each family.
+    pub fn new(flows_v4: usize, flows_v6: usize, seed: RandomState) -> Self {
+        Self { v4: FlowTable::new(flows_v4, seed.clone()), v6: FlowTable::new(flows_v6, seed) }
+    }
+}
+
+/// Translation as the workers see it.
+pub struct Nat {
+    /// Kept from table to table.
+    pub tables: Arc<NatTables>,
+    /// Addresses to take ports of, IPv4.
+    pub v4: Box<[SourceId]>,
+    /// Addresses to take ports of, IPv6.
+    pub v6: Box<[SourceId]>,
+    /// By [`SourceId`]; `None` for one that is no longer configured.
+    pub addresses: Box<[Option<IpAddr>]>,
+}
+
+/// A source address, numbered for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceId(pub u16);
+
+/// The source that a flow leaves by, in one word of its flow-table entry. 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding(pub u64);
+
+impl Binding {
+    /// Of a flow that is not translated.
+    pub const NONE: Self = Self(0);
+
+    const SET: u64 = 1 << 63;
+
+    fn new(source: SourceId, port: u16) -> Self {
+        Self(Self::SET | u64::from(source.0) << 16 | u64::from(port))
+    }
+
+    fn parts(self) -> Option<(SourceId, u16)> {
+        (self.0 & Self::SET != 0).then_some((SourceId((self.0 >> 16) as u16), self.0 as u16))
+    }
+}
+
+/// The station and NIC that a client's packets come in by, which is where replies go: one word.
+///
+/// ```text
+///  63      59 58        47 46               0
+/// +----------+------------+------------------+
+/// |  NIC (5) |  VLAN (12) |  MAC address (47) |
+/// +----------+------------+------------------+
+/// ```
+/// The group bit of a source MAC address is never set and is left out; VLAN 0 is no tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastHop(u64);
+
+const GROUP_BIT: u64 = 1 << 40;
+const TPID: u16 = 0x8100;
+
+impl LastHop {
+    /// Of a frame with these fields; `None` if its tags cannot be kept: two of them, or a service tag.
+    pub fn new(nic: NicIndex, source: MacAddress, tags: Tags) -> Option<Self> {
+        let id = match tags {
+            Tags::None => 0,
+            Tags::One(VlanTag { tpid: TPID, id }) => id,
+            Tags::One(_) | Tags::Stacked => return None,
+        };
+        let [a, b, c, d, e, f] = source.0;
+        let mac = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        let packed = (mac >> 41) << 40 | mac & (GROUP_BIT - 1);
+        Some(Self(u64::from(nic.0) << 59 | u64::from(id) << 47 | packed))
+    }
+
+    /// NIC to leave by.
+    pub fn nic(self) -> NicIndex {
+        NicIndex((self.0 >> 59) as u8)
+    }
+
+    /// Station to send to.
+    pub fn mac(self) -> MacAddress {
+        let packed = self.0 & ((1 << 47) - 1);
+        let mac = (packed >> 40) << 41 | packed & (GROUP_BIT - 1);
+        let [_, _, a, b, c, d, e, f] = mac.to_be_bytes();
+        MacAddress([a, b, c, d, e, f])
+    }
+
+    /// Tag to send with.
+    pub fn vlan(self) -> Option<VlanTag> {
+        let id = (self.0 >> 47) as u16 & 0xfff;
+        (id != 0).then_some(VlanTag { tpid: TPID, id })
+    }
+}
+
+/// New ends of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// Becomes its source.
+    pub source: End,
+    /// Becomes its destination.
+    pub destination: End,
+}
+
+/// A translated flow: the client's packets leave as `source → backend`.
+#[derive(Clone, Copy, Debug)]
+pub struct Outward<'a, T> {
+    /// As the client sends it.
+    pub flow: &'a T,
+    /// Its hash, from which candidates follow.
+    pub hash: u64,
+    /// Identity of the backend.
+    pub backend: BackendId,
+    /// Address and port of the backend.
+    pub end: End,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Where replies go.
+    pub last_hop: LastHop,
+    /// State of the client's flow.
+    pub state: State,
+    /// Now.
+    pub now: Seconds,
+    /// Idle times.
+    pub limits: &'a IdleLimits,
+}
+
+/// What became of asking for a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The flow's own, from before.
+    Adopted(Binding),
+    /// A free one.
+    New(Binding),
+    /// None is free.
+    Exhausted,
+}
+
+/// A reply's flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner<T, const R: usize> {
+    /// As the client sends it.
+    pub flow: T,
+    /// The way to the client.
+    pub last_hop: LastHop,
+    /// Where it was found.
+    pub hit: Hit<R>,
+}
+
+impl Nat {
+    /// The source end that a binding stands for, if its address is still configured.
+    pub fn source(&self, binding: Binding) -> Option<End> {
+        let (id, port) = binding.parts()?;
+        Some((self.addresses.get(usize::from(id.0)).copied().flatten()?, port))
+    }
+
+    /// Keeps a flow's binding alive. `false` if the binding is no longer the flow's.
+    pub fn refresh<T: Tuple<K>, const K: usize, const R: usize>(
+        &self,
+        table: &FlowTable<K, R>,
+        outward: &Outward<'_, T>,
+        binding: Binding,
+    ) -> bool {
+        let found = self.source(binding).and_then(|source| find(table, &outward.key(source)?));
+        match found {
+            Some(hit) if owned_by(&hit, outward.flow) => {
+                outward.touch(table, &hit);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A source for a flow that has none: its own from before, or a free one.
+    pub fn take<T: Tuple<K>, const K: usize, const R: usize>(
+        &self,
+        table: &FlowTable<K, R>,
+        outward: &Outward<'_, T>,
+    ) -> Taken {
+        let sources = if outward.end.0.is_ipv4() { &self.v4 } else { &self.v6 };
+        if sources.is_empty() {
+            return Taken::Exhausted;
+        }
+        for attempt in 0..NAT_ATTEMPTS {
+            let (id, port) = candidate(sources, outward.hash, attempt);
+            let binding = Binding::new(id, port);
+            let Some(key) = self.source(binding).and_then(|source| outward.key(source)) else { continue };
+            let places = table.places(&key);
+            if let Some(hit) = table.find(&key, places) {
+                if owned_by(&hit, outward.flow) {
+                    outward.touch(table, &hit);
+                    return Taken::Adopted(binding);
+                }
+                continue;
+            }
+            let new = NewFlow { key, value: outward.value(), backend: outward.backend };
+            match table.insert(&new, places, outward.now, outward.limits) {
+                Inserted::New | Inserted::Evicting => return Taken::New(binding),
+                Inserted::Lost(_) if find(table, &key).is_some_and(|hit| owned_by(&hit, outward.flow)) => {
+                    return Taken::Adopted(binding);
+                }
+                Inserted::Lost(_) | Inserted::Full => {}
+            }
+        }
+        Taken::Exhausted
+    }
+}
+
+/// The flow that a packet to one of our sources answers.
+pub fn owner<T: Tuple<K>, const K: usize, const R: usize>(
+    table: &FlowTable<K, R>,
+    reply: &T,
+    now: Seconds,
+    limits: &IdleLimits,
+) -> Option<Owner<T, R>> {
+    let hit = find(table, &reply.words())?;
+    if hit.control.idle_s(now) >= limits[hit.control.state() as usize] {
+        return None;
+    }
+    let flow = T::from_words(std::array::from_fn(|i| hit.value[i]))?;
+    Some(Owner { flow, last_hop: LastHop(hit.value[K]), hit })
+}
+
+impl<T> Outward<'_, T> {
+    /// The key of the flow's replies.
+    fn key<const K: usize>(&self, source: End) -> Option<[u64; K]>
+    where
+        T: Tuple<K>,
+    {
+        let reply = FlowKey::new(self.end, source, self.protocol)?;
+        T::of(&reply).map(|reply| reply.words())
+    }
+
+    fn value<const K: usize, const R: usize>(&self) -> [u64; R]
+    where
+        T: Tuple<K>,
+    {
+        const { assert!(R == K + 1, "a flow and its last hop") };
+        let flow = self.flow.words();
+        std::array::from_fn(|i| flow.get(i).copied().unwrap_or(self.last_hop.0))
+    }
+
+    fn touch<const K: usize, const R: usize>(&self, table: &FlowTable<K, R>, hit: &Hit<R>) {
+        if hit.value[K] != self.last_hop.0 {
+            table.replace(hit, K, self.last_hop.0);
+        }
+        let state = if self.state == State::Unconfirmed { hit.control.state() } else { self.state };
+        let touched = hit.control.with_state(state).with_time(self.now);
+        if touched != hit.control {
+            // Another worker's packet of the same flow did it.
+            let _ = table.update(*hit, touched);
+        }
+    }
+}
+
+fn find<const K: usize, const R: usize>(table: &FlowTable<K, R>, key: &[u64; K]) -> Option<Hit<R>> {
+    table.find(key, table.places(key))
+}
+
+fn owned_by<T: Tuple<K>, const K: usize, const R: usize>(hit: &Hit<R>, flow: &T) -> bool {
+    hit.value[..K] == flow.words()
+}
+
+/// Number `attempt` of a flow's candidates.
+fn candidate(sources: &[SourceId], hash: u64, attempt: u32) -> (SourceId, u16) {
+    // SplitMix64 (Steele et al., "Fast Splittable Pseudorandom Number Generators", 2014).
+    let mut mixed = hash.wrapping_add(u64::from(attempt + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    let ports = u64::from(u16::MAX - NAT_PORT_MIN) + 1;
+    let port = NAT_PORT_MIN + (((mixed & 0xffff_ffff) * ports) >> 32) as u16;
+    (sources[(((mixed >> 32) * sources.len() as u64) >> 32) as usize], port)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,330 @@
+//! What becomes of a packet after the decision: sent on, answered or dropped, and counted.
+
+use shunt_api::counters::{Counter, DropReason};
+use shunt_api::snapshot::Mode;
+
+use crate::conntrack::Seconds;
+use crate::forward::{Decision, Reply, Verdict};
+use crate::nat::{LastHop, Translation};
+use crate::notices::{Notice, Notices};
+use crate::packet::{Content, Packet, ethernet};
+use crate::port::{Frame, NicIndex, Port};
+use crate::reply;
+use crate::rewrite::{self, Link, Outer};
+use crate::stats::Tally;
+use crate::table::{Forwarding, Hop, Member, OpenHop};
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It, or an answer to its sender, is queued to leave by a NIC.
+    Sent(NicIndex),
+    /// It is gone.
+    Dropped(DropReason),
+}
+
+/// Is told of each packet, in the order in which they came.
+pub trait Observer {
+    /// `packet` and `decision` are missing if it could not be parsed.
+    fn saw(&mut self, packet: Option<&Packet>, decision: Option<&Decision>, fate: Fate);
+}
+
+/// Nobody looks; costs nothing.
+impl Observer for () {
+    fn saw(&mut self, _: Option<&Packet>, _: Option<&Decision>, _: Fate) {}
+}
+
+/// Answers of each kind that may still be given in this second.
+#[derive(Debug, Default)]
+pub struct Budget {
+    second: Option<Seconds>,
+    left: [u32; 4],
+}
+
+/// Kinds of answers, each with a budget of its own, so that a flood that provokes one does not silence the others.
+#[derive(Clone, Copy)]
+enum Answer {
+    Echo,
+    Reset,
+    Unreachable,
+    TooBig,
+}
+
+impl Budget {
+    /// A new second gives a new budget.
+    pub fn renew(&mut self, now: Seconds, rate: u32) {
+        if self.second != Some(now) {
+            *self = Self { second: Some(now), left: [rate; 4] };
+        }
+    }
+
+    fn has(&self, answer: Answer) -> bool {
+        self.left[answer as usize] > 0
+    }
+
+    fn spend(&mut self, answer: Answer) {
+        self.left[answer as usize] -= 1;
+    }
+}
+
+/// The way out of one packet.
+pub struct Outbound<'a, P> {
+    pub port: &'a mut P,
+    pub tally: &'a mut Tally,
+    pub budget: &'a mut Budget,
+    pub fragment_id: &'a mut (u16, u16),
+    pub forwarding: &'a Forwarding,
+    pub notices: &'a Notices,
+}
+
+/// The way of a packet that goes on.
+struct Way {
+    nic: NicIndex,
+    link: Link,
+    outer: Option<Outer>,
+    translation: Option<Translation>,
+}
+
+impl<P: Port> Outbound<'_, P> {
+    /// Does what was decided.
+    pub fn act(&mut self, frame: Frame, packet: &Packet, decision: &Decision) -> Fate {
+        decision.outcome.counters().iter().for_each(|&counter| self.tally.add(counter, 1));
+        if !decision.events.is_empty() {
+            decision.events.counters().for_each(|counter| self.tally.add(counter, 1));
+        }
+        let way = match decision.verdict {
+            Verdict::Forward { listener, member } => {
+                self.to_member(&frame, packet, listener, member, None, decision.hash)
+            }
+            Verdict::Translate { listener, member, translation } => {
+                self.to_member(&frame, packet, listener, member, Some(translation), decision.hash)
+            }
+            Verdict::Return { translation, last_hop, .. } => self.to_client(translation, last_hop),
+            Verdict::Reply(reply) => return self.answer(frame, packet, reply),
+            Verdict::Drop(reason) => {
+                self.note(packet, reason);
+                Err(reason)
+            }
+        };
+        match way {
+            Ok(way) => self.send(frame, packet, &way),
+            Err(reason) => self.discard(frame, reason),
+        }
+    }
+
+    fn to_member(
+        &self,
+        frame: &Frame,
+        packet: &Packet,
+        listener: u32,
+        member: u16,
+        translation: Option<Translation>,
+        hash: u64,
+    ) -> Result<Way, DropReason> {
+        let table = &self.forwarding.table;
+        let member = table.pool(table.listener(listener).pool).member(member);
+        let hop = match self.forwarding.hops.get(member.backend.0 as usize) {
+            Some(Hop::Open(hop)) => hop,
+            Some(Hop::Closed(reason)) => return Err(*reason),
+            None => return Err(DropReason::NeighborUnresolved),
+        };
+        let outer = match member.mode {
+            Mode::Dr if !hop.on_link => return Err(DropReason::BackendNotOnLink),
+            Mode::Dr if came_back(frame, packet, member, hop) => {
+                self.notices.leave(Notice::Looped { backend: member.backend });
+                return Err(DropReason::Looped);
+            }
+            Mode::Dr | Mode::Nat => None,
+            // A route without a usable source address of the backend's family is no route for a tunnel.
+            Mode::Ipip => Some(
+                rewrite::outer_for(&table.tunnel, hop.source, member.address, hash)
+                    .ok_or(DropReason::NoRoute)?,
+            ),
+        };
+        Ok(Way { nic: hop.nic, link: hop.link, outer, translation })
+    }
+
+    /// The way back is the one that the client's packets come by.
+    fn to_client(&self, translation: Translation, last_hop: LastHop) -> Result<Way, DropReason> {
+        let nic = last_hop.nic();
+        let own = self.forwarding.nics.get(usize::from(nic.0)).ok_or(DropReason::NoRoute)?;
+        let link = Link { destination: last_hop.mac(), source: own.mac, vlan: last_hop.vlan(), mtu: own.mtu };
+        Ok(Way { nic, link, outer: None, translation: Some(translation) })
+    }
+
+    fn send(&mut self, mut frame: Frame, packet: &Packet, way: &Way) -> Fate {
+        let fits = rewrite::room(&way.link, way.outer.as_ref());
+        if u32::from(packet.ip_length) > fits {
+            return self.too_big(frame, packet, way, fits);
+        }
+        match self.place(&mut frame, packet, way) {
+            Ok(()) => self.transmit(way.nic, frame),
+            Err(reason) => self.discard(frame, reason),
+        }
+    }
+
+    /// Writes all headers. Bytes behind the IP packet stay here, but for those that fill a short frame up.
+    fn place(&mut self, frame: &mut Frame, packet: &Packet, way: &Way) -> Result<(), DropReason> {
+        let end = usize::from(packet.ip_offset) + usize::from(packet.ip_length);
+        let filled = if way.outer.is_none() { ethernet::MIN_LENGTH.min(frame.length()) } else { 0 };
+        self.port.truncate(frame, end.max(filled));
+        let (at, buffer) = (frame.range(), self.port.buffer(frame));
+        if let Some(translation) = &way.translation {
+            rewrite::translate(
+                &mut buffer[at.start + usize::from(packet.ip_offset)..at.end],
+                packet,
+                translation,
+            );
+        }
+        let placed = rewrite::place(buffer, at, packet, &way.link, way.outer.as_ref());
+        let placed = placed.ok_or(DropReason::TooBig)?;
+        frame.set_range(placed.range);
+        self.tally.add(Counter::Realigned, u64::from(placed.moved));
+        Ok(())
+    }
+
+    /// A packet that does not fit: its sender is told, or the tunnel packet goes in two pieces.
+    fn too_big(&mut self, frame: Frame, packet: &Packet, way: &Way, fits: u32) -> Fate {
+        let may_split = self.forwarding.table.tunnel.fragment
+            && matches!(way.outer, Some(Outer::V4 { .. }))
+            && frame.tail_length() == 0;
+        if may_split && !reply::is_told_too_big(packet) {
+            return self.send_split(frame, packet, way);
+        }
+        let answer = |buffer: &mut [u8], at, packet: &Packet| reply::too_big(buffer, at, packet, fits);
+        self.answer_with(frame, packet, Answer::TooBig, DropReason::TooBig, answer)
+    }
+
+    fn send_split(&mut self, mut frame: Frame, packet: &Packet, way: &Way) -> Fate {
+        if let Err(reason) = self.place(&mut frame, packet, way) {
+            return self.discard(frame, reason);
+        }
+        let Some(mut second) = self.port.spare() else { return self.discard(frame, DropReason::TxRingFull) };
+        let (last, step) = *self.fragment_id;
+        self.fragment_id.0 = last.wrapping_add(step);
+        let link_length = ethernet::HEADER_LENGTH + way.link.vlan.map_or(0, |_| ethernet::TAG_LENGTH);
+        // The two buffers cannot be borrowed at once, so the second fragment is made on the stack.
+        let mut copy = [0; crate::limits::FRAME_SIZE as usize];
+        let range = frame.range();
+        let bytes = &mut self.port.buffer(&frame)[range.clone()];
+        let split = rewrite::split_outer(bytes, link_length, way.link.mtu, last, &mut copy);
+        let Some((one, other)) = split.filter(|(_, other)| *other <= self.port.buffer(&second).len()) else {
+            self.port.release(second);
+            return self.discard(frame, DropReason::TooBig);
+        };
+        self.port.buffer(&second)[..other].copy_from_slice(&copy[..other]);
+        second.set_range(0..other);
+        frame.set_range(range.start..range.start + one);
+        if let Err(frame) = self.port.transmit(way.nic, frame) {
+            self.port.release(second);
+            return self.discard(frame, DropReason::TxRingFull);
+        }
+        // Without its second half the packet is lost, whatever became of the first.
+        let fate = self.transmit(way.nic, second);
+        if let Fate::Sent(_) = fate {
+            self.tally.add(Counter::OuterFragmented, 1);
+            self.tally.add(Counter::TxBytes, one as u64);
+        }
+        fate
+    }
+
+    fn answer(&mut self, frame: Frame, packet: &Packet, reply: Reply) -> Fate {
+        match reply {
+            Reply::Echo => self.echo(frame, packet),
+            Reply::Reset => {
+                self.answer_with(frame, packet, Answer::Reset, DropReason::UnlistedPort, reply::reset)
+            }
+            Reply::Unreachable => self.answer_with(
+                frame,
+                packet,
+                Answer::Unreachable,
+                DropReason::UnlistedPort,
+                reply::unreachable,
+            ),
+        }
+    }
+
+    fn echo(&mut self, frame: Frame, packet: &Packet) -> Fate {
+        let range = frame.range();
+        let bytes = &mut self.port.buffer(&frame)[range];
+        if !self.budget.has(Answer::Echo) || !reply::may_answer(bytes, packet) {
+            return self.discard(frame, DropReason::EchoLimited);
+        }
+        reply::echo(bytes, packet);
+        self.budget.spend(Answer::Echo);
+        self.tally.add(Answer::Echo.counter(), 1);
+        let nic = frame.nic();
+        self.transmit(nic, frame)
+    }
+
+    /// Sends what `make` makes of the packet back to its sender, within the budget; else the packet is dropped
+    /// for `reason`.
+    fn answer_with(
+        &mut self,
+        mut frame: Frame,
+        packet: &Packet,
+        answer: Answer,
+        reason: DropReason,
+        make: impl Fn(&mut [u8], std::ops::Range<usize>, &Packet) -> Option<std::ops::Range<usize>>,
+    ) -> Fate {
+        let (at, buffer) = (frame.range(), self.port.buffer(&frame));
+        let may = self.budget.has(answer) && reply::may_answer(&buffer[at.clone()], packet);
+        let Some(range) = Some(buffer).filter(|_| may).and_then(|buffer| make(buffer, at.clone(), packet))
+        else {
+            return self.discard(frame, reason);
+        };
+        self.port.truncate(&mut frame, at.len());
+        frame.set_range(range);
+        self.budget.spend(answer);
+        self.tally.add(answer.counter(), 1);
+        let nic = frame.nic();
+        self.transmit(nic, frame)
+    }
+
+    /// What the control thread has to know of a packet that is dropped.
+    fn note(&self, packet: &Packet, reason: DropReason) {
+        if let (DropReason::TunnelError, Content::TunnelError { mtu: Some(mtu) }) = (reason, packet.content)
+            && let Some(backend) = self.forwarding.table.tunnelled(packet.flow.vip(), packet.flow.client())
+        {
+            self.notices.leave(Notice::TunnelTooBig { backend, mtu });
+        }
+    }
+
+    fn transmit(&mut self, nic: NicIndex, frame: Frame) -> Fate {
+        let length = frame.length() as u64;
+        match self.port.transmit(nic, frame) {
+            Ok(()) => {
+                self.tally.add(Counter::TxPackets, 1);
+                self.tally.add(Counter::TxBytes, length);
+                Fate::Sent(nic)
+            }
+            Err(frame) => self.discard(frame, DropReason::TxRingFull),
+        }
+    }
+
+    /// Drops a packet.
+    pub fn discard(&mut self, frame: Frame, reason: DropReason) -> Fate {
+        self.tally.drop(reason);
+        self.port.release(frame);
+        Fate::Dropped(reason)
+    }
+}
+
+impl Answer {
+    fn counter(self) -> Counter {
+        match self {
+            Self::Echo => Counter::EchoReplies,
+            Self::Reset => Counter::ResetReplies,
+            Self::Unreachable => Counter::UnreachableReplies,
+            Self::TooBig => Counter::TooBigReplies,
+        }
+    }
+}
+
+/// Whether a packet came from the machine that it would be sent to: it does not own the VIP, and routed the packet
+/// back. A backend that is a client itself sends from its own address.
+fn came_back(frame: &Frame, packet: &Packet, member: &Member, hop: &OpenHop) -> bool {
+    packet.source_mac == hop.link.destination
+        && frame.nic() == hop.nic
+        && packet.flow.client() != member.address
+}
