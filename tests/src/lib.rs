@@ -5,6 +5,7 @@
 //! [`lifecycle`] and [`leftovers`]). The programs under test are the built binaries; all that is shared
 //! with them is `shunt-api`.
 
+pub mod attempt;
 pub mod client;
 pub mod command;
 pub mod curl;
@@ -15,6 +16,7 @@ pub mod error;
 pub mod leftovers;
 pub mod lifecycle;
 pub mod namespace;
+pub mod ping;
 pub mod process;
 pub mod programs;
 pub mod run;

@@ -32,19 +32,23 @@ pub fn start_echo_at(run: &Run, namespace: &Namespace, name: &str, at: &[SocketA
     Ok(server)
 }
 
-/// Starts nginx on a node, on all VIPs at port 80: `/` answers with the node's name, anything else is a file
-/// of the run's `www` directory. Every answer's `x-backend` names the node and `x-client` the address and
-/// port it saw.
+/// Starts nginx on a node, on all VIPs at port 80; see [`start_nginx_at`].
 pub fn start_nginx(topology: &Topology, node: &Node) -> Result<Process> {
-    let run = &topology.run;
+    start_nginx_at(&topology.run, node, &listeners(&topology.shape.vips, &[80]))
+}
+
+/// Starts nginx on a node: `/` answers with the node's name, anything else is a file of the run's `www`
+/// directory, and what is put below `/uploads/` is stored there. Every answer's `x-backend` names the node and
+/// `x-client` the address and port it saw.
+pub fn start_nginx_at(run: &Run, node: &Node, at: &[SocketAddr]) -> Result<Process> {
     let prefix = run.subdirectory(&format!("{}-nginx", node.name))?;
-    let listen: String = topology.shape.vips.iter().map(|vip| listen(*vip)).collect();
+    let listen: String = at.iter().map(|address| format!("    listen {address};\n")).collect();
     let www = run.subdirectory("www")?;
     let config = nginx_config(&prefix, &listen, &node.name, &www);
     let file = run.write(&format!("{}-nginx.conf", node.name), config)?;
     let arguments = ["-p", &prefix.display().to_string(), "-c", &file.display().to_string(), "-e", "stderr"];
     let mut server = start(run, node, "nginx", &arguments)?;
-    wait_listening(&mut server, &node.namespace, &listeners(&topology.shape.vips, &[80]))?;
+    wait_listening(&mut server, &node.namespace, at)?;
     Ok(server)
 }
 
@@ -60,10 +64,6 @@ fn start(run: &Run, node: &Node, program: &str, arguments: &[&str]) -> Result<Pr
     Process::start(run, &node.namespace, &format!("{}-{program}", node.name), Path::new(program), &arguments)
 }
 
-fn listen(vip: IpAddr) -> String {
-    format!("    listen {};\n", SocketAddr::new(vip, 80))
-}
-
 /// One process without a master: what is started is what is killed.
 fn nginx_config(prefix: &Path, listen: &str, name: &str, www: &Path) -> String {
     let prefix = prefix.display();
@@ -77,8 +77,10 @@ fn nginx_config(prefix: &Path, listen: &str, name: &str, www: &Path) -> String {
          \x20   add_header x-backend {name} always;\n\
          \x20   add_header x-client \"$remote_addr $remote_port\" always;\n\
          \x20   location = / {{ return 200 \"{name}\\n\"; }}\n\
-         \x20   location / {{ root {}; }}\n  }}\n}}\n",
-        www.display()
+         \x20   location /uploads/ {{ root {www}; dav_methods PUT; create_full_put_path on;\n\
+         \x20     client_max_body_size 0; }}\n\
+         \x20   location / {{ root {www}; }}\n  }}\n}}\n",
+        www = www.display()
     )
 }
 

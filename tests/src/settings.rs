@@ -20,6 +20,8 @@ pub struct Settings {
     pub pools: Vec<Pool>,
     /// What clients can reach.
     pub services: Vec<Service>,
+    /// Further tables, in TOML.
+    pub tables: &'static str,
 }
 
 /// A named set of backends.
@@ -27,7 +29,7 @@ pub struct Settings {
 pub struct Pool {
     /// Unique name.
     pub name: String,
-    /// `dr` or `ipip`.
+    /// `dr`, `ipip` or `nat`.
     pub mode: &'static str,
     /// In any order.
     pub backends: Vec<Backend>,
@@ -55,6 +57,8 @@ pub struct Service {
     pub ports: Vec<&'static str>,
     /// Name of its pool.
     pub pool: String,
+    /// Further keys, in TOML.
+    pub keys: &'static str,
 }
 
 /// Outer sources of tunnels; no box of the topology has an address in them.
@@ -81,6 +85,7 @@ impl Settings {
             tunnel_entropy: true,
             pools: Vec::new(),
             services: Vec::new(),
+            tables: "",
         }
     }
 
@@ -96,7 +101,15 @@ impl Settings {
         let backends = nodes.into_iter().map(|node| Backend::of(node, like)).collect();
         self.pools.push(Pool { name: name.to_owned(), mode, backends });
         let (vips, ports) = (service.0.to_vec(), service.1.to_vec());
-        self.services.push(Service { name: name.to_owned(), vips, ports, pool: name.to_owned() });
+        let (name, pool) = (name.to_owned(), name.to_owned());
+        self.services.push(Service { name, vips, ports, pool, keys: "" });
+    }
+
+    /// Gives every service these further keys.
+    #[must_use]
+    pub fn with_service_keys(mut self, keys: &'static str) -> Self {
+        self.services.iter_mut().for_each(|service| service.keys = keys);
+        self
     }
 }
 
@@ -144,9 +157,9 @@ impl fmt::Display for Settings {
         for service in &self.services {
             let vips: Vec<_> = service.vips.iter().map(IpAddr::to_string).collect();
             writeln!(f, "[[service]]\nname = \"{}\"\nvip = {vips:?}", service.name)?;
-            writeln!(f, "ports = {:?}\npool = \"{}\"\n", service.ports, service.pool)?;
+            writeln!(f, "ports = {:?}\npool = \"{}\"\n{}\n", service.ports, service.pool, service.keys)?;
         }
-        Ok(())
+        writeln!(f, "{}", self.tables)
     }
 }
 
@@ -171,11 +184,15 @@ mod tests {
             vips: vec!["203.0.113.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
             ports: vec!["tcp/80", "udp/53"],
             pool: "web".into(),
+            keys: "unlisted_ports = \"drop\"",
         });
+        settings.tables = "[timeouts]\nudp = \"1m\"\n";
         let config = Config::parse(&settings.to_string(), "/etc/shunt/shunt.toml").unwrap();
         assert_eq!(config.nics.len(), 2);
         assert_eq!(config.pools[0].backends[1].weight, 5);
         assert_eq!(config.services[0].vips, settings.services[0].vips);
+        assert_eq!(config.services[0].unlisted_ports, shunt_api::snapshot::UnlistedPorts::Drop);
+        assert_eq!(config.timeouts.udp_s, 60);
         let inside: std::net::Ipv4Addr = "10.77.200.1".parse().unwrap();
         assert!(
             is_tunnel_source(inside.into()) && !is_tunnel_source(like_v4()) && !is_tunnel_source(like_v6())

@@ -13,6 +13,9 @@ use crate::namespace::Namespace;
 /// NIC of the client and of every backend.
 pub const NODE_NIC: &str = "eth0";
 
+/// What `ethtool` is told so that a box leaves nothing of its packets to hardware.
+pub const FINISHED: &[&str] = &["-K", NODE_NIC, "tx", "off", "gso", "off", "gro", "off"];
+
 const CLIENT_MTU: u32 = 1500;
 const TUNNEL_MTU: u32 = 1600;
 
@@ -54,9 +57,7 @@ pub fn wire(topology: &Topology) -> Result<()> {
     set_routes(topology)?;
     // A locally made packet may leave without its checksum or as one packet of 64 KB, for hardware to
     // finish; an AF_XDP socket gets it as it is, unlike from a real NIC. So the client finishes its own.
-    let off = ["-K", NODE_NIC, "tx", "off", "gso", "off", "gro", "off"];
-    topology.client.run("ethtool", &off)?;
-    Ok(())
+    topology.client.run("ethtool", FINISHED).map(drop)
 }
 
 /// Makes the load balancer's NIC on a segment anew, as it was.

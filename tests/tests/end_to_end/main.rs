@@ -12,17 +12,25 @@
 //! because programs die with the thread that started them. That is also why this is not the standard test
 //! harness. After every scenario the programs are stopped and nothing may be left of it.
 
+mod affinity;
 mod balance;
 mod change;
 mod crash;
+mod echo;
 mod host;
+mod icmp_errors;
 mod interrupt;
+mod loops;
 mod modes;
+mod nat;
 mod next_hops;
+mod observe;
 mod one_arm;
 mod queues;
+mod source_ranges;
 mod stage;
 mod throughput;
+mod unlisted;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -40,6 +48,14 @@ const SCENARIOS: &[Scenario] = &[
     ("next_hops", "MACs, routes and NICs that change", next_hops::run),
     ("host", "traffic to the box itself is untouched", host::run),
     ("queues", "two queues, two workers, one flow on both", queues::run),
+    ("nat", "2,000 requests per family with translated addresses and ports", nat::two_arms),
+    ("nat_one_arm", "the same with clients and backends on one NIC", nat::one_arm),
+    ("unlisted", "ports without a service are refused at once, or silent", unlisted::run),
+    ("echo", "pings of the VIPs are answered, within a rate", echo::run),
+    ("loops", "a backend that sends packets back is found out", loops::run),
+    ("icmp_errors", "\"too big\" from a router reaches the backend", icmp_errors::run),
+    ("source_ranges", "who may not come gets no answer", source_ranges::run),
+    ("affinity", "a client stays on its backend", affinity::run),
     ("change", "50 slow downloads survive 100 changes", change::run),
     ("controlplane_crash", "kill -9 of the control plane under load", crash::controlplane),
     ("dataplane_crash", "kill -9 of the dataplane", crash::dataplane),
