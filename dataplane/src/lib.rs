@@ -25,6 +25,7 @@ pub mod path_mtu;
 pub mod port;
 pub mod program;
 pub mod queues;
+pub mod replay;
 pub mod reply;
 pub mod report;
 pub mod rewrite;

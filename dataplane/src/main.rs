@@ -11,6 +11,7 @@ use shunt_dataplane::clock::Clock;
 use shunt_dataplane::control::Control;
 use shunt_dataplane::http;
 use shunt_dataplane::program::{Steering, detach_leftovers};
+use shunt_dataplane::replay::command::{self, EXAMPLES};
 use tokio::sync::mpsc;
 
 /// Requests waiting for the control task: more askers than this wait their turn at the socket.
@@ -48,6 +49,13 @@ enum Command {
         #[command(flatten)]
         bpf: BpfDir,
     },
+    /// Say what Shunt would do with the packets of a capture; needs no NIC and no root
+    ///
+    /// The code that moves packets runs over the capture, with a configuration of your choice, on a box whose flow
+    /// table is empty and whose ways to all backends are open. Time is the capture's. What leaves is written as a
+    /// capture, and what became of each packet, and why, as a report.
+    #[command(after_help = EXAMPLES)]
+    Replay(command::Options),
 }
 
 #[derive(clap::Args)]
@@ -66,6 +74,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Run { socket, bpf } => run(&socket, &bpf.path),
         Command::Detach { bpf } => detach(&bpf.path),
+        Command::Replay(options) => Ok(command::run(&options)?),
     }
 }
 

@@ -71,6 +71,11 @@ impl WorkerStats {
         self.drops[reason as usize].load(Relaxed)
     }
 
+    /// The value of one counter.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Relaxed)
+    }
+
     /// All values; the reasons and counters of one batch may be seen partly.
     pub fn values(&self) -> CounterValues {
         let named = |name: &str, value: &AtomicU64| (name.to_owned(), value.load(Relaxed));

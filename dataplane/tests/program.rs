@@ -1,12 +1,15 @@
 //! The steering program, its loader and the AF_XDP port on the running kernel, as root.
 //!
-//! `verdict` and `tunnel_errors` run the compiled program over single frames, without a NIC. `lifecycle` attaches it to NICs, `port`
-//! moves frames through it, each test in network and mount namespaces of its own (`sandbox`).
+//! `verdict` and `tunnel_errors` run the compiled program over single frames, without a NIC, and `replay` holds its
+//! twin in Rust to it. `lifecycle` attaches it to NICs, `port` moves frames through it, each test in network and mount
+//! namespaces of its own (`sandbox`).
 
 #[path = "program/lifecycle.rs"]
 mod lifecycle;
 #[path = "program/port.rs"]
 mod port;
+#[path = "program/replay.rs"]
+mod replay;
 #[path = "program/sandbox.rs"]
 mod sandbox;
 #[path = "program/tunnel_errors.rs"]

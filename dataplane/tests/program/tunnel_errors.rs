@@ -14,13 +14,13 @@ use super::verdict::{
 };
 
 /// In the prefix 10.200.0.0/16.
-const SOURCE_V4: [u8; 4] = [10, 200, 3, 4];
+pub const SOURCE_V4: [u8; 4] = [10, 200, 3, 4];
 /// The box's own, without a prefix.
 const HOST_V4: [u8; 4] = [192, 0, 2, 1];
 /// Just outside of the prefix.
 const NO_SOURCE_V4: [u8; 4] = [10, 201, 0, 0];
 /// In the prefix fd00:200::/64.
-const SOURCE_V6: [u8; 16] = [0xfd, 0, 2, 0, 0, 0, 0, 0, 0x12, 0x34, 0, 0, 0, 0, 0, 1];
+pub const SOURCE_V6: [u8; 16] = [0xfd, 0, 2, 0, 0, 0, 0, 0, 0x12, 0x34, 0, 0, 0, 0, 0, 1];
 /// Just outside of the prefix.
 const NO_SOURCE_V6: [u8; 16] = [0xfd, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
 
@@ -63,12 +63,12 @@ fn frame(packet: &[u8]) -> Vec<u8> {
 }
 
 /// An ICMP error about a packet of this protocol from `destination`. Of the packet, only the IP header is there.
-fn error_v4(destination: [u8; 4], icmp: (u8, u8), quoted: u8) -> Vec<u8> {
+pub fn error_v4(destination: [u8; 4], icmp: (u8, u8), quoted: u8) -> Vec<u8> {
     let message = [&[icmp.0, icmp.1, 0, 0, 0, 0, 5, 0xdc], &ipv4(quoted, destination, CLIENT_V4, &[])[..]];
     frame(&ipv4(ICMP, CLIENT_V4, destination, &message.concat()))
 }
 
-fn error_v6(destination: [u8; 16], kind: u8, quoted: u8) -> Vec<u8> {
+pub fn error_v6(destination: [u8; 16], kind: u8, quoted: u8) -> Vec<u8> {
     let message = [&[kind, 0, 0, 0, 0, 0, 5, 0xdc], &ipv6(quoted, destination, CLIENT_V6, &[])[..]];
     frame(&ipv6(ICMPV6, CLIENT_V6, destination, &message.concat()))
 }
