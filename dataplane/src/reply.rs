@@ -44,7 +44,7 @@ fn is_one_host(address: IpAddr) -> bool {
 pub fn echo(frame: &mut [u8], packet: &Packet) {
     swap_stations(frame);
     let ip = &mut frame[usize::from(packet.ip_offset)..];
-    let message = usize::from(packet.header_length);
+    let end = usize::from(packet.ip_length).min(ip.len());
     let reply = match packet.flow {
         FlowKey::V4(_) => {
             ip[12..20].rotate_left(4);
@@ -59,10 +59,15 @@ pub fn echo(frame: &mut [u8], packet: &Packet) {
             icmp::V6_ECHO_REPLY
         }
     };
-    let message = &mut ip[message..];
+    let message = &mut ip[usize::from(packet.header_length)..end];
     let change = Change::default().replaced(&[message[0], message[1]], &[reply, message[1]]);
     message[0] = reply;
     apply(&mut message[2..4], change);
+    // What changed alone does not tell the two zeros of one's complement apart, and with a checksum of 0 a message
+    // of nothing but zeros, which is a reply to number 0 without data, does not add up.
+    if message.iter().all(|&byte| byte == 0) {
+        message[2..4].fill(0xff);
+    }
 }
 
 /// A reset for a TCP segment (RFC 9293 §3.5.2). `None` if it must not be answered or is not all there.
