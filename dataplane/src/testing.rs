@@ -1,5 +1,8 @@
 //! Small worlds for unit tests: snapshots, tables and frames.
 
+pub mod draft;
+pub mod oracle;
+
 use std::net::IpAddr;
 
 use etherparse::PacketBuilder;

@@ -152,3 +152,6 @@ fn flow_v6(header: &Header<Ipv6Addr>, transport: &transport::Transport) -> FlowK
         protocol: transport.protocol,
     })
 }
+
+#[cfg(test)]
+mod tests;

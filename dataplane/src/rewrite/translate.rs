@@ -108,3 +108,6 @@ fn apply(header: &mut [u8], at: usize, change: Change) {
     let mended = change.apply(u16::from_be_bytes([field[0], field[1]]));
     field.copy_from_slice(&mended.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests;
