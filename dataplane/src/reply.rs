@@ -70,11 +70,17 @@ pub fn echo(frame: &mut [u8], packet: &Packet) {
     }
 }
 
-/// A reset for a TCP segment (RFC 9293 §3.5.2). `None` if it must not be answered or is not all there.
+/// A reset for a TCP segment (RFC 9293 §3.5.2). `None` if it must not be answered, is not all there or the buffer
+/// has no room.
 pub fn reset(buffer: &mut [u8], at: Range<usize>, packet: &Packet) -> Option<Range<usize>> {
     let segment = at.start + usize::from(packet.ip_offset) + usize::from(packet.header_length);
     let tcp = buffer.get(segment..).and_then(<[u8]>::first_chunk::<TCP_LENGTH>)?;
-    if packet.tcp_flags & RST != 0 || packet.content != Content::Whole {
+    let headers = match packet.flow {
+        FlowKey::V4(_) => ipv4::HEADER_LENGTH + TCP_LENGTH,
+        FlowKey::V6(_) => ipv6::HEADER_LENGTH + TCP_LENGTH,
+    };
+    let needed = (usize::from(packet.ip_offset) + headers).max(ethernet::MIN_LENGTH);
+    if packet.tcp_flags & RST != 0 || packet.content != Content::Whole || at.start + needed > buffer.len() {
         return None;
     }
     let number = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
