@@ -169,15 +169,24 @@ fn too_big_says_what_fits() {
 }
 
 #[test]
-fn an_error_that_finds_no_room_changes_nothing() {
+fn what_finds_no_room_changes_nothing() {
+    let check = |ip: &[u8], room: usize, make: fn(&mut [u8], Range<usize>, &Packet) -> Option<Range<usize>>| {
+        let frame = draft::frame(ip, &[], 0);
+        for (room, expected) in [(room - 1, false), (room, true)] {
+            let mut tight = frame.clone();
+            tight.resize(room.max(frame.len()), 0);
+            let before = tight.clone();
+            let made = make(&mut tight, 0..frame.len(), &parsed(&frame));
+            assert_eq!((made.is_some(), tight == before), (expected, !expected), "{room} bytes");
+        }
+    };
     for (client, vip) in FAMILIES.map(ends) {
-        let frame = draft::frame(&Draft::udp(&[9; 100]).between(client, vip), &[], 0);
-        let headers = if client.is_ipv4() { 28 } else { 48 };
-        let mut tight = [frame.clone(), vec![0; headers - 1]].concat();
-        let before = tight.clone();
-        assert_eq!(unreachable(&mut tight, 0..frame.len(), &parsed(&frame)), None);
-        assert_eq!(tight, before);
+        let ip = Draft::udp(&[9; 100]).between(client, vip);
+        check(&ip, 14 + ip.len() + if client.is_ipv4() { 28 } else { 48 }, unreachable);
     }
+    // Only a short IPv4 segment's answer is longer than itself: it is filled up.
+    let (client, vip) = ends(FAMILIES[0]);
+    check(&Draft::tcp(SYN, b"").between(client, vip), 60, reset);
 }
 
 /// Of a packet that goes on in other buffers no more than the head piece is quoted.

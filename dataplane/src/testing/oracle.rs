@@ -43,43 +43,52 @@ pub fn seen_valid(frame: &[u8]) -> Seen {
     seen
 }
 
+/// Reads a frame as [`seen`] does, if it can be read.
+pub fn seen_if_any(frame: &[u8]) -> Option<Seen> {
+    let sliced = SlicedPacket::from_ethernet(frame).ok()?;
+    matches!(sliced.net, Some(NetSlice::Ipv4(_) | NetSlice::Ipv6(_))).then(|| seen(frame))
+}
+
 /// Whether all checksums of an IP packet are right, also those of a packet inside it. Of a fragment that is
 /// the IP header's alone.
 pub fn is_valid(ip: &[u8]) -> bool {
-    header_is_valid(ip) && payload_is_valid(ip)
+    validity(ip).expect("a packet that can be read")
+}
+
+/// As [`is_valid`]; `None` of what etherparse cannot read.
+pub fn validity(ip: &[u8]) -> Option<bool> {
+    Some(header_is_valid(ip)? && payload_is_valid(ip)?)
 }
 
 /// Whether the IPv4 header's checksum is right; IPv6 has none.
-pub fn header_is_valid(ip: &[u8]) -> bool {
-    if ip[0] >> 4 == 6 {
-        return true;
+fn header_is_valid(ip: &[u8]) -> Option<bool> {
+    if ip.first()? >> 4 == 6 {
+        return Some(true);
     }
-    let (header, _) = Ipv4Header::from_slice(ip).unwrap();
-    header.header_checksum == header.calc_header_checksum()
+    let (header, _) = Ipv4Header::from_slice(ip).ok()?;
+    Some(header.header_checksum == header.calc_header_checksum())
 }
 
-fn payload_is_valid(ip: &[u8]) -> bool {
-    let packet = IpSlice::from_slice(ip).unwrap();
+fn payload_is_valid(ip: &[u8]) -> Option<bool> {
+    let packet = IpSlice::from_slice(ip).ok()?;
     let (content, ends) = (packet.payload(), (packet.source_addr(), packet.destination_addr()));
     if content.fragmented {
-        return true;
+        return Some(true);
     }
     let (protocol, bytes) = (content.ip_number, content.payload);
     match protocol {
-        IpNumber::TCP | IpNumber::IPV6_ICMP => pseudo_header(ends, protocol, bytes).adds_up(bytes),
+        IpNumber::TCP | IpNumber::IPV6_ICMP => {
+            Some(pseudo_header(ends, protocol, bytes.len() as u16).adds_up(bytes))
+        }
         // In UDP over IPv4 a checksum of 0 is none (RFC 768); over IPv6 it is wrong (RFC 8200 §8.1).
         IpNumber::UDP => {
-            let udp = UdpSlice::from_slice(bytes).unwrap();
-            let unsummed = udp.checksum() == 0;
-            if unsummed {
-                ends.0.is_ipv4()
-            } else {
-                pseudo_header(ends, protocol, bytes).adds_up(udp.slice())
-            }
+            let udp = UdpSlice::from_slice(bytes).ok()?;
+            let adds_up = || pseudo_header(ends, protocol, udp.length()).adds_up(udp.slice());
+            Some(if udp.checksum() == 0 { ends.0.is_ipv4() } else { adds_up() })
         }
-        IpNumber::ICMP => Sum16BitWords::new().adds_up(bytes),
-        IpNumber::IPV4 | IpNumber::IPV6 => is_valid(bytes),
-        other => panic!("{other:?} is not what we send"),
+        IpNumber::ICMP => Some(Sum16BitWords::new().adds_up(bytes)),
+        IpNumber::IPV4 | IpNumber::IPV6 => validity(bytes),
+        _ => None,
     }
 }
 
@@ -94,7 +103,7 @@ impl AddsUp for Sum16BitWords {
     }
 }
 
-fn pseudo_header(ends: (IpAddr, IpAddr), protocol: IpNumber, payload: &[u8]) -> Sum16BitWords {
+fn pseudo_header(ends: (IpAddr, IpAddr), protocol: IpNumber, length: u16) -> Sum16BitWords {
     let mut sum = Sum16BitWords::new();
     match ends {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -105,11 +114,6 @@ fn pseudo_header(ends: (IpAddr, IpAddr), protocol: IpNumber, payload: &[u8]) -> 
         }
         mixed => panic!("{mixed:?}"),
     }
-    // A UDP header has its own idea of the length, which counts.
-    let length = match protocol {
-        IpNumber::UDP => UdpSlice::from_slice(payload).unwrap().length(),
-        _ => payload.len() as u16,
-    };
     sum.add_2bytes(length.to_be_bytes()).add_2bytes([0, protocol.0])
 }
 
