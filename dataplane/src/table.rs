@@ -186,12 +186,14 @@ impl Table {
     }
 
     /// The backend that tunnels from `source` to `backend` belong to, if there are any. The source is checked
-    /// where a prefix is configured; else it is an address of the box.
+    /// where a prefix is configured; else it is an address of the box. Tunnels never come from a VIP, to which
+    /// anyone can send a forged error.
     pub fn tunnelled(&self, source: IpAddr, backend: IpAddr) -> Option<BackendId> {
-        let ours = match source {
+        let in_prefix = match source {
             IpAddr::V4(source) => self.tunnel.source_v4.is_none_or(|prefix| prefix.contains(&source)),
             IpAddr::V6(source) => self.tunnel.source_v6.is_none_or(|prefix| prefix.contains(&source)),
         };
+        let ours = in_prefix && self.owned_as(source).is_none();
         self.tunnelled.get(&backend).copied().filter(|_| ours)
     }
 

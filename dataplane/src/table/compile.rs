@@ -319,6 +319,25 @@ mod tests {
     }
 
     #[test]
+    fn tunnels_come_from_the_box_and_never_from_a_vip() {
+        let backends = [("10.0.0.1", 1, Ipip), ("10.0.0.2", 1, Dr)];
+        let mut snapshot = snapshot(&[&backends], &[("203.0.113.10", "tcp/80", 0)]);
+        let mut check = |prefix: Option<&str>, source: &str, backend: &str, expected| {
+            snapshot.tunnel.source_v4 = prefix.map(|prefix| prefix.parse().unwrap());
+            let table = Compiler::default().compile(&snapshot).unwrap();
+            let found = table.tunnelled(source.parse().unwrap(), backend.parse().unwrap());
+            assert_eq!(found.is_some(), expected, "{prefix:?} {source} {backend}");
+        };
+        for (source, with_prefix) in [("10.200.1.1", true), ("10.0.0.254", false)] {
+            check(Some("10.200.0.0/16"), source, "10.0.0.1", with_prefix);
+            check(None, source, "10.0.0.1", true);
+            check(None, source, "10.0.0.2", false);
+        }
+        check(None, "203.0.113.10", "10.0.0.1", false);
+        check(Some("203.0.113.0/24"), "203.0.113.10", "10.0.0.1", false);
+    }
+
+    #[test]
     fn headroom_follows_the_largest_tunnel_header_of_a_vip() {
         let dr = [("10.0.0.1", 1, Dr)];
         let mixed = [("10.0.0.1", 1, Dr), ("10.0.0.2", 1, Ipip)];
