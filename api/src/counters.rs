@@ -107,7 +107,7 @@ named! {
         BadTransportHeader = "bad_transport_header",
         /// The options of the IPv4 header run over its end.
         BadIpOptions = "bad_ip_options",
-        /// The packet wants to choose its own route (IPv4 source route, IPv6 type 0 routing header; RFC 7126, RFC 5095).
+        /// The packet wants to choose its own route (IPv4 source route, IPv6 routing header with segments left; RFC 7126, RFC 8200).
         SourceRouted = "source_routed",
         /// A fragment that cannot be: empty, beyond the largest packet, or lying over the transport header (RFC 1858).
         BadFragment = "bad_fragment",

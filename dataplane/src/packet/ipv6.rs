@@ -20,8 +20,6 @@ const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 /// Bytes of the fragment header.
 const FRAGMENT_LENGTH: usize = 8;
-/// The routing header that RFC 5095 took back.
-const ROUTING_TYPE_0: u8 = 0;
 
 /// Reads a header at the start of `bytes`, the part at hand of a frame's payload of `available` bytes, which may
 /// go on behind the packet (Ethernet padding).
@@ -95,7 +93,9 @@ fn follow(packet: &[u8], first: u8) -> Result<Chain, DropReason> {
         match chain.protocol {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
                 let field = packet.get(next..next + 4).ok_or(DropReason::BadIpHeader)?;
-                if chain.protocol == ROUTING && field[2] == ROUTING_TYPE_0 && field[3] > 0 {
+                // A packet with segments left is on its way to somewhere else, and who does not know a routing
+                // type may not pass it on (RFC 8200 §4.4); type 0 is not to be used at all (RFC 5095).
+                if chain.protocol == ROUTING && field[3] > 0 {
                     return Err(DropReason::SourceRouted);
                 }
                 chain.protocol = field[0];
@@ -210,7 +210,7 @@ mod tests {
         let mut version_4 = packet(17, &[0; 8]);
         version_4[0] = 0x45;
         let routing = |kind: u8, left: u8| packet(ROUTING, &[17, 0, kind, left, 0, 0, 0, 0]);
-        let cases: [(&str, Vec<u8>, DropReason); 6] = [
+        let cases: [(&str, Vec<u8>, DropReason); 7] = [
             (
                 "extension beyond the packet",
                 packet(HOP_BY_HOP, &[17, 200, 0, 0, 0, 0, 0, 0]),
@@ -220,11 +220,12 @@ mod tests {
             ("half a fragment header", packet(FRAGMENT, &[17, 0, 0, 1]), DropReason::BadIpHeader),
             ("payload longer than frame", packet(17, &[0; 8])[..47].to_vec(), DropReason::Truncated),
             ("routing header type 0", routing(0, 1), DropReason::SourceRouted),
+            ("segment routing header", routing(4, 1), DropReason::SourceRouted),
             ("version 4", version_4, DropReason::BadIpHeader),
         ];
         for (what, bytes, reason) in cases {
             assert_eq!(check(&bytes), Err(reason), "{what}");
         }
-        assert!(check(&routing(4, 1)).is_ok() && check(&routing(0, 0)).is_ok());
+        assert!(check(&routing(4, 0)).is_ok() && check(&routing(0, 0)).is_ok());
     }
 }
