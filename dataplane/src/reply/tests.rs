@@ -168,9 +168,11 @@ fn too_big_says_what_fits() {
     }
 }
 
+type Make = fn(&mut [u8], Range<usize>, &Packet) -> Option<Range<usize>>;
+
 #[test]
 fn what_finds_no_room_changes_nothing() {
-    let check = |ip: &[u8], room: usize, make: fn(&mut [u8], Range<usize>, &Packet) -> Option<Range<usize>>| {
+    let check = |ip: &[u8], room: usize, make: Make| {
         let frame = draft::frame(ip, &[], 0);
         for (room, expected) in [(room - 1, false), (room, true)] {
             let mut tight = frame.clone();

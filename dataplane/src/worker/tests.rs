@@ -1,7 +1,13 @@
 //! Whole batches through a worker on memory: what goes in, what comes out, and that nothing is lost.
 
+mod answers;
+mod fragments;
+mod nat;
+mod notes;
+mod pieces;
 mod random;
 mod rubbish;
+mod split;
 mod world;
 
 use shunt_api::mac::MacAddress;

@@ -148,7 +148,7 @@ impl TestWorker {
     }
 
     /// What becomes of one packet from a client.
-    pub fn from_client(&mut self, ip: &[u8], now: u32) -> Option<(NicIndex, Vec<u8>)> {
+    pub fn client_sends(&mut self, ip: &[u8], now: u32) -> Option<(NicIndex, Vec<u8>)> {
         self.pass(CLIENTS, &draft::frame(ip, &[], 0), now)
     }
 
