@@ -32,6 +32,10 @@ pub fn parse(bytes: &[u8], available: usize) -> Result<Header<Ipv6Addr>, DropRea
     if total_length > available {
         return Err(DropReason::Truncated);
     }
+    // What 16 bits cannot count, the header included, no link carries.
+    if total_length > usize::from(u16::MAX) {
+        return Err(DropReason::BadIpHeader);
+    }
     let chain = follow(&bytes[..total_length.min(bytes.len())], fixed[6])?;
     if chain.offset > total_length {
         return Err(DropReason::BadIpHeader);
@@ -203,6 +207,18 @@ mod tests {
         let extension = [DESTINATION_OPTIONS, 0, 0, 8, 0, 0, 0, 1];
         let header = check(&packet(FRAGMENT, &[extension, [0xff; 8]].concat())).unwrap();
         assert_eq!((header.protocol, header.header_length), (DESTINATION_OPTIONS, 48));
+    }
+
+    #[test]
+    fn the_largest_packet_has_65535_bytes() {
+        let with_payload = |length: u16| {
+            let mut bytes = packet(17, &[0; 8]);
+            bytes[4..6].copy_from_slice(&length.to_be_bytes());
+            parse(&bytes, 1 << 17).map(|header| header.total_length)
+        };
+        assert_eq!(with_payload(65_495), Ok(65_535));
+        assert_eq!(with_payload(65_496), Err(DropReason::BadIpHeader));
+        assert_eq!(with_payload(65_535), Err(DropReason::BadIpHeader));
     }
 
     #[test]
