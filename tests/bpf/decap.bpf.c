@@ -100,7 +100,8 @@ static __always_inline void count(void *map, const void *key)
 		bpf_map_update_elem(map, key, &one, BPF_ANY);
 }
 
-SEC("xdp")
+/* "frags", so that drivers take it whatever the MTU. Headers are always in the first buffer. */
+SEC("xdp.frags")
 int decapsulate(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;

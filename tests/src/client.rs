@@ -2,6 +2,10 @@
 //!
 //! Sockets belong to the namespace of the thread that makes them: run these futures with [`run_inside`].
 
+mod bulk;
+
+pub use bulk::{echo_many, upload};
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -177,6 +181,10 @@ struct Head {
 
 async fn request(stream: &mut TcpStream, target: &str) -> io::Result<Head> {
     stream.write_all(format!("GET {target} HTTP/1.1\r\nhost: vip\r\n\r\n").as_bytes()).await?;
+    read_head(stream).await
+}
+
+async fn read_head(stream: &mut TcpStream) -> io::Result<Head> {
     let mut received = Vec::new();
     let end = loop {
         if timeout(SILENCE, stream.read_buf(&mut received)).await?? == 0 {
@@ -200,7 +208,7 @@ mod tests {
     use super::*;
     use crate::echo;
 
-    fn local<T>(test: impl AsyncFnOnce(SocketAddr) -> T) -> T {
+    pub(super) fn local<T>(test: impl AsyncFnOnce(SocketAddr) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let free = std::net::TcpListener::bind("[::1]:0").unwrap().local_addr().unwrap();

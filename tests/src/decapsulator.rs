@@ -113,9 +113,10 @@ fn program(object: &Object) -> Result<ProgramMut<'_>> {
     object.progs_mut().next().ok_or_else(|| Error::Wrong("decap.bpf.o holds no program".to_owned()))
 }
 
-fn map<'o>(object: &'o Object, name: &str) -> Result<libbpf_rs::Map<'o>> {
+/// A map of a program by its name.
+pub(crate) fn map<'o>(object: &'o Object, name: &str) -> Result<libbpf_rs::Map<'o>> {
     let found = object.maps().find(|map| map.name() == name);
-    found.ok_or_else(|| Error::Wrong(format!("decap.bpf.o holds no map {name}")))
+    found.ok_or_else(|| Error::Wrong(format!("the program holds no map {name}")))
 }
 
 fn counters(object: &Object) -> Result<Decapsulated> {
@@ -145,7 +146,8 @@ fn entries<const KEY: usize>(object: &Object, name: &str) -> Result<Vec<([u8; KE
     Ok(entries)
 }
 
-fn number(value: Vec<u8>) -> u64 {
+/// The value of a counter.
+pub(crate) fn number(value: Vec<u8>) -> u64 {
     value.try_into().map_or(0, u64::from_ne_bytes)
 }
 

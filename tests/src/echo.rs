@@ -1,5 +1,9 @@
-//! The small server behind `shunt-echo`: says who answered and whom it saw, over TCP (HTTP/1.1) and UDP, and
-//! streams a known pattern slowly. It never logs and never ends by itself.
+//! The small server behind `shunt-echo`: says who answered and whom it saw, over TCP (HTTP/1.1) and UDP, streams
+//! a known pattern slowly, and checks one that is sent to it. It never logs and never ends by itself.
+
+mod upload;
+
+pub use upload::Received;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,8 +27,12 @@ pub struct Answer {
     pub vip: IpAddr,
 }
 
-/// Longest request head, datagram and write.
+/// Longest request head and write.
 const BUFFER: usize = 8192;
+/// Longest datagram.
+const DATAGRAM: usize = 65_535;
+/// Datagrams of so many bytes and more come back as they are; shorter ones are answered like all requests.
+pub const ECHOED: usize = 1000;
 /// Connections waiting to be accepted.
 const BACKLOG: u32 = 1024;
 /// Between two writes of a stream.
@@ -71,11 +79,14 @@ async fn accept(listener: TcpListener, name: Arc<str>) {
 
 async fn reply(socket: UdpSocket, name: Arc<str>) {
     let vip = socket.local_addr().map(|address| address.ip());
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; DATAGRAM];
     loop {
-        if let (Ok((_, client)), Ok(vip)) = (socket.recv_from(&mut buffer).await, &vip) {
-            let _ = socket.send_to(answer(&name, client, *vip).as_bytes(), client).await;
-        }
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let _ = match &vip {
+            _ if length >= ECHOED => socket.send_to(&buffer[..length], client).await,
+            Ok(vip) => socket.send_to(answer(&name, client, *vip).as_bytes(), client).await,
+            Err(_) => continue,
+        };
     }
 }
 
@@ -87,7 +98,7 @@ fn answer(name: &str, client: SocketAddr, vip: IpAddr) -> String {
 
 async fn converse(mut stream: TcpStream, client: SocketAddr, name: Arc<str>) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let Some(target) = read_target(&mut stream).await? else {
+    let Some((target, rest)) = read_request(&mut stream).await? else {
         return Ok(());
     };
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
@@ -100,6 +111,9 @@ async fn converse(mut stream: TcpStream, client: SocketAddr, name: Arc<str>) -> 
         let (bytes, rate) = (number("bytes"), number("rate"));
         stream.write_all(head("200 OK", &name, bytes).as_bytes()).await?;
         send_pattern(&mut stream, bytes, rate).await?;
+    } else if path == "/upload" {
+        let body = upload::receive(&mut stream, rest, number("bytes")).await?.text();
+        stream.write_all((head("200 OK", &name, body.len() as u64) + &body).as_bytes()).await?;
     } else {
         let status = if path == "/" { "200 OK" } else { "404 Not Found" };
         let body = answer(&name, client, stream.local_addr()?.ip()) + "\n";
@@ -112,17 +126,22 @@ fn head(status: &str, name: &str, length: u64) -> String {
     format!("HTTP/1.1 {status}\r\nx-backend: {name}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n")
 }
 
-/// The request target of a `GET`, once the whole head is there; `None` for anything else.
-async fn read_target(stream: &mut TcpStream) -> io::Result<Option<String>> {
+/// The request target of a `GET` or `PUT` and what came behind its head; `None` for anything else.
+async fn read_request(stream: &mut TcpStream) -> io::Result<Option<(String, Vec<u8>)>> {
     let mut request = Vec::new();
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+    let end = loop {
+        if let Some(at) = request.windows(4).position(|end| end == b"\r\n\r\n") {
+            break at + 4;
+        }
         if request.len() > BUFFER || stream.read_buf(&mut request).await? == 0 {
             return Ok(None);
         }
-    }
+    };
+    let rest = request.split_off(end);
     let head = String::from_utf8_lossy(&request);
-    let target = head.strip_prefix("GET ").and_then(|rest| rest.split_whitespace().next());
-    Ok(target.map(str::to_owned))
+    let line = head.strip_prefix("GET ").or_else(|| head.strip_prefix("PUT "));
+    let target = line.and_then(|line| line.split_whitespace().next());
+    Ok(target.map(|target| (target.to_owned(), rest)))
 }
 
 /// Sends the pattern, `rate` bytes a second; 0 is as fast as it goes.

@@ -25,4 +25,5 @@ pub mod settings;
 pub mod shares;
 pub mod shunt;
 pub mod topology;
+pub mod vlan;
 pub mod wait;

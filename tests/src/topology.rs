@@ -31,6 +31,8 @@ use crate::run::Run;
 
 mod wiring;
 
+pub use wiring::NODE_NIC;
+
 /// NICs of the load balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arms {
@@ -206,6 +208,11 @@ impl Topology {
     /// Puts it back: a new NIC of the old name, with the old addresses and routes.
     pub fn plug_lb(&self, segment: Segment) -> Result<()> {
         wiring::plug_lb(self, segment)
+    }
+
+    /// Makes all NICs and the switch of a segment carry IP packets of so many bytes.
+    pub fn set_mtu(&self, segment: Segment, mtu: u32) -> Result<()> {
+        wiring::set_mtu(self, segment, mtu)
     }
 
     /// All backends.

@@ -8,8 +8,9 @@ use shunt_tests::echo;
 
 /// Answers TCP and UDP with its own name and the client address it saw.
 ///
-/// GET / answers JSON; GET /stream?bytes=N&rate=R streams a known pattern at R bytes a second. Every
-/// datagram is answered with the same JSON.
+/// GET / answers JSON; GET /stream?bytes=N&rate=R streams a known pattern at R bytes a second; PUT
+/// /upload?bytes=N takes that pattern and answers whether it was right. Datagrams are answered with the JSON
+/// of GET /, those of 1000 bytes and more with themselves.
 #[derive(Parser)]
 struct Arguments {
     /// Name to answer with.

@@ -68,6 +68,15 @@ pub fn plug_lb(topology: &Topology, segment: Segment) -> Result<()> {
     if segment == Segment::Back { topology.lb.ip(&lb_routes()) } else { Ok(()) }
 }
 
+/// Makes all NICs of a segment and the switch's ends of their links carry IP packets of so many bytes.
+pub fn set_mtu(topology: &Topology, segment: Segment, mtu: u32) -> Result<()> {
+    let attachments = attachments(topology).into_iter().filter(|attachment| attachment.segment == segment);
+    attachments.into_iter().try_for_each(|attachment| {
+        topology.switch.ip(&format!("link set {} mtu {mtu}\n", port(&attachment)))?;
+        attachment.namespace.ip(&format!("link set {} mtu {mtu}\n", attachment.nic))
+    })
+}
+
 fn plug(topology: &Topology, attachments: &[Attachment<'_>]) -> Result<()> {
     create_links(topology, attachments)?;
     connect_switch(topology, attachments)?;

@@ -14,23 +14,29 @@
 
 mod affinity;
 mod balance;
+mod bulk;
 mod change;
 mod crash;
 mod echo;
+mod fragments;
 mod host;
 mod icmp_errors;
 mod interrupt;
+mod jumbo;
 mod loops;
 mod modes;
 mod nat;
 mod next_hops;
 mod observe;
 mod one_arm;
+mod path_mtu;
 mod queues;
 mod source_ranges;
 mod stage;
+mod through_nat;
 mod throughput;
 mod unlisted;
+mod vlan;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -56,6 +62,10 @@ const SCENARIOS: &[Scenario] = &[
     ("icmp_errors", "\"too big\" from a router reaches the backend", icmp_errors::run),
     ("source_ranges", "who may not come gets no answer", source_ranges::run),
     ("affinity", "a client stays on its backend", affinity::run),
+    ("path_mtu", "uploads whose packets do not fit the tunnel, or the path behind it", path_mtu::run),
+    ("fragments", "datagrams of 8 kB in fragments", fragments::run),
+    ("jumbo", "packets of 9,000 bytes", jumbo::run),
+    ("vlan", "clients on a VLAN", vlan::run),
     ("change", "50 slow downloads survive 100 changes", change::run),
     ("controlplane_crash", "kill -9 of the control plane under load", crash::controlplane),
     ("dataplane_crash", "kill -9 of the dataplane", crash::dataplane),

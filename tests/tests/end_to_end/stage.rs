@@ -46,9 +46,20 @@ pub fn with_shunt(
     settings: impl FnOnce(&Topology) -> Settings,
     scenario: impl FnOnce(&Topology, &mut Shunt<'_>) -> Result<()>,
 ) -> Result<()> {
+    with_shunt_after(name, shape, |topology| Ok(settings(topology)), scenario)
+}
+
+/// Like [`with_shunt`], in a network that `prepare` changes before the programs start.
+pub fn with_shunt_after(
+    name: &str,
+    shape: Shape,
+    prepare: impl FnOnce(&Topology) -> Result<Settings>,
+    scenario: impl FnOnce(&Topology, &mut Shunt<'_>) -> Result<()>,
+) -> Result<()> {
     in_topology(name, shape, |topology| {
+        let settings = prepare(topology)?;
         let start = Instant::now();
-        let mut shunt = Shunt::start(topology, &settings(topology))?;
+        let mut shunt = Shunt::start(topology, &settings)?;
         println!("   healthy {:.0} ms after the start", start.elapsed().as_secs_f64() * 1e3);
         scenario(topology, &mut shunt)?;
         // Otherwise finding nothing after the stop would mean nothing.
