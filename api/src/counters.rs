@@ -133,10 +133,14 @@ named! {
         UnlistedPort = "unlisted_port",
         /// The client's address is in none of the service's source ranges.
         SourceDenied = "source_denied",
+        /// The packet claims to come from an address of ours, which would make two services answer each other.
+        FromOurAddress = "from_our_address",
         /// The packet came from the very machine it would be sent to: the backend does not have the VIP and sent it back.
         Looped = "looped",
         /// No source address and port is free for a flow in mode nat.
         NatExhausted = "nat_exhausted",
+        /// A reset or later fragment to a service in mode nat that belongs to no translated flow.
+        NatNoFlow = "nat_no_flow",
         /// A client of a service in mode nat whose frames have two VLAN tags.
         StackedVlan = "stacked_vlan",
         /// The service has no backend that takes new flows.

@@ -170,9 +170,9 @@ impl Control {
             });
         }
         let table = Arc::new(self.compiler.compile(&snapshot).map_err(rejected)?);
-        if self.engine.is_some() {
+        if let Some(before) = self.engine.as_ref().map(Engine::forwarding) {
             // Refused whole if the addresses do not fit.
-            self.steering.own(&headrooms(&table, &[])).map_err(rejected)?;
+            self.steering.own(&headrooms(&table, &before.hops, &before.nics)).map_err(rejected)?;
             self.ask_for_hops(&table).await;
             self.publish(table);
         } else {
@@ -244,7 +244,7 @@ impl Control {
         };
         let (hops, nics) = (ways.to_backends(&table), ways.nics());
         // Ways with tags need more headroom, and ICMP errors about our tunnels come to their outer sources.
-        let steered = self.steering.own(&headrooms(&table, &hops));
+        let steered = self.steering.own(&headrooms(&table, &hops, &nics));
         let steered = steered.and_then(|()| self.steering.tunnel_sources(&tunnel_sources(&table, &hops)));
         if let Err(error) = steered {
             tracing::error!("the steering program does not follow: {error}");

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::clock::Clock;
 use crate::cores::Cores;
 use crate::forward::FlowTables;
-use crate::limits::{ACK_TIMEOUT, MAX_NICS, STOP_PATIENCE};
+use crate::limits::{ACK_TIMEOUT, MAX_NICS, SINGLE_BUFFER_MTU, STOP_PATIENCE};
 use crate::port::xsk::{Mode, Offers, OpenError, QueueId, Settings, SocketHandle, Waker, XskPort, combined};
 use crate::program::{Attached, AttachedMode, ProgramError, Steering};
 use crate::queues::{self, QueuesError};
@@ -129,7 +129,8 @@ impl Engine {
             steering.load(&nic.name)?;
         }
         let zero_copy = plan.nics.iter().map(zero_copy_of).reduce(combined).unwrap_or_default();
-        let mut opened = open_all(&partition, plan.settings, zero_copy, steering).await?;
+        let jumbo = forwarding.nics.iter().any(|nic| nic.mtu > SINGLE_BUFFER_MTU);
+        let mut opened = open_all(&partition, plan.settings, &Offers::of(zero_copy, jumbo), steering).await?;
         steering.own(&forwarding.table.owned())?;
         steering.detach_others()?;
         let nics = attach(plan.nics, &counted, steering)?;
@@ -137,7 +138,8 @@ impl Engine {
         if is_zero_copy && nics.iter().any(|nic| nic.attached.mode == AttachedMode::Generic) {
             // A driver that does not run the program does not serve its zero-copy sockets either.
             drop(opened);
-            opened = open_all(&partition, plan.settings, ZeroCopy::Off, steering).await?;
+            let offers = Offers::of(ZeroCopy::Off, jumbo);
+            opened = open_all(&partition, plan.settings, &offers, steering).await?;
         }
         log_sockets(&opened);
         let shared = Arc::new(Shared::new(forwarding, flows, opened.len()));
@@ -288,13 +290,13 @@ struct Opened {
 async fn open_all(
     partition: &[Vec<QueueId>],
     settings: &DataplaneSettings,
-    zero_copy: ZeroCopy,
+    offers: &Offers,
     steering: &Steering,
 ) -> Result<Vec<Opened>, EngineError> {
     let settings = Settings { ring_size: settings.ring_size, busy_poll: settings.busy_poll };
     let mut opened = Vec::with_capacity(partition.len());
     for queues in partition {
-        let (port, waker, sockets) = open(queues, &settings, zero_copy).await?;
+        let (port, waker, sockets) = open(queues, &settings, offers.clone()).await?;
         for SocketHandle { queue, fd, .. } in &sockets {
             steering.insert_socket(&queue.name, queue.queue, fd.as_fd())?;
         }
@@ -324,10 +326,9 @@ fn mtu_limit<'a>(sockets: impl Iterator<Item = &'a SocketHandle>) -> Option<u32>
 async fn open(
     queues: &[QueueId],
     settings: &Settings,
-    zero_copy: ZeroCopy,
+    mut offers: Offers,
 ) -> Result<(XskPort, Waker, Vec<SocketHandle>), OpenError> {
     let deadline = Instant::now() + BUSY_PATIENCE;
-    let mut offers = Offers::of(zero_copy);
     loop {
         match XskPort::open(queues, settings, &mut offers) {
             Err(error) if error.is_busy() && Instant::now() < deadline => sleep(RETRY_PAUSE).await,

@@ -7,7 +7,9 @@
 //! worker owns a share of the ports, and a port serves as many flows as there are backends.
 //!
 //! Candidates for a flow are a fixed sequence, derived from its hash. So two workers that see a new flow at
-//! once, or one that has lost its flow-table entry, come upon the flow's own pair first and adopt it.
+//! once come upon the same pair and share it, and a flow that lost its flow-table entry finds its pair again
+//! among the first of them. A pair of which only first packets were seen makes room for another flow when
+//! nothing is free, so that a flood of them shuts nobody out.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,9 +18,9 @@ use ahash::RandomState;
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::Protocol;
 
-use crate::conntrack::{BackendId, FlowTable, Hit, IdleLimits, Inserted, NewFlow, Seconds, State};
+use crate::conntrack::{BackendId, FlowTable, Hit, IdleLimits, Inserted, NewFlow, Places, Seconds, State};
 use crate::flow::{End, FlowKey, Tuple};
-use crate::limits::{NAT_ATTEMPTS, NAT_PORT_MIN};
+use crate::limits::{MAX_NICS, NAT_ATTEMPTS, NAT_OWN_ATTEMPTS, NAT_PORT_MIN};
 use crate::packet::ethernet::{Tags, VlanTag};
 use crate::port::NicIndex;
 
@@ -84,10 +86,15 @@ impl Binding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastHop(u64);
 
+const _: () = assert!(MAX_NICS <= 32, "a NIC is kept in five bits");
+
 const GROUP_BIT: u64 = 1 << 40;
 const TPID: u16 = 0x8100;
 
 impl LastHop {
+    /// Of nobody.
+    pub const NONE: Self = Self(0);
+
     /// Of a frame with these fields; `None` if its tags cannot be kept: two of them, or a service tag.
     pub fn new(nic: NicIndex, source: MacAddress, tags: Tags) -> Option<Self> {
         let id = match tags {
@@ -147,10 +154,23 @@ pub struct Outward<'a, T> {
     pub last_hop: LastHop,
     /// State of the client's flow.
     pub state: State,
+    /// Whether the packet may be the flow's first.
+    pub begins: Begins,
     /// Now.
     pub now: Seconds,
     /// Idle times.
     pub limits: &'a IdleLimits,
+}
+
+/// Whether a packet may be the first of its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// It is one, or its repetition.
+    Surely,
+    /// As far as can be told.
+    Maybe,
+    /// It is not: nothing is taken for it.
+    Never,
 }
 
 /// What became of asking for a source.
@@ -162,6 +182,8 @@ pub enum Taken {
     New(Binding),
     /// None is free.
     Exhausted,
+    /// It has none, and the packet begins nothing.
+    NoFlow,
 }
 
 /// A reply's flow.
@@ -189,14 +211,18 @@ impl Nat {
         outward: &Outward<'_, T>,
         binding: Binding,
     ) -> bool {
-        let found = self.source(binding).and_then(|source| find(table, &outward.key(source)?));
-        match found {
-            Some(hit) if owned_by(&hit, outward.flow) => {
-                outward.touch(table, &hit);
-                true
-            }
-            _ => false,
-        }
+        self.own(table, outward, binding).is_some_and(|hit| outward.touch(table, hit))
+    }
+
+    /// The source that a flow leaves by, as it is: the one that its entry names, or one of its candidates.
+    pub fn peek<T: Tuple<K>, const K: usize, const R: usize>(
+        &self,
+        table: &FlowTable<K, R>,
+        outward: &Outward<'_, T>,
+        named: Binding,
+    ) -> Option<End> {
+        let named = self.own(table, outward, named).map(|_| named);
+        self.source(named.or_else(|| self.own_candidate(table, outward).map(|(binding, _)| binding))?)
     }
 
     /// A source for a flow that has none: its own from before, or a free one.
@@ -205,33 +231,115 @@ impl Nat {
         table: &FlowTable<K, R>,
         outward: &Outward<'_, T>,
     ) -> Taken {
-        let sources = if outward.end.0.is_ipv4() { &self.v4 } else { &self.v6 };
-        if sources.is_empty() {
-            return Taken::Exhausted;
+        if outward.begins != Begins::Surely
+            && let Some((binding, hit)) = self.own_candidate(table, outward)
+            && outward.touch(table, hit)
+        {
+            return Taken::Adopted(binding);
         }
-        for attempt in 0..NAT_ATTEMPTS {
+        if outward.begins == Begins::Never {
+            return Taken::NoFlow;
+        }
+        let mut victim: Option<(Binding, Hit<R>)> = None;
+        for (binding, key) in self.candidates(outward).take(NAT_ATTEMPTS as usize) {
+            match self.try_candidate(table, outward, &key) {
+                Candidate::Own => return Taken::Adopted(binding),
+                Candidate::Taken => return Taken::New(binding),
+                Candidate::Evictable(hit) => {
+                    let idle = |hit: &Hit<R>| hit.control.idle_s(outward.now);
+                    if victim.is_none_or(|(_, victim)| idle(&victim) < idle(&hit)) {
+                        victim = Some((binding, hit));
+                    }
+                }
+                Candidate::InUse => {}
+            }
+        }
+        // A flood of first packets then churns the pairs of its own flows (DESIGN §2.4).
+        let evicted = victim.filter(|(_, hit)| table.remove(*hit)).and_then(|(binding, _)| {
+            let key = outward.key(self.source(binding)?)?;
+            let entered = outward.enter(table, &key, table.places(&key));
+            matches!(entered, Inserted::New | Inserted::Evicting).then_some(binding)
+        });
+        evicted.map_or(Taken::Exhausted, Taken::New)
+    }
+
+    /// A flow's candidates in order, each with the key of its replies.
+    fn candidates<'a, T: Tuple<K>, const K: usize>(
+        &'a self,
+        outward: &'a Outward<'_, T>,
+    ) -> impl Iterator<Item = (Binding, [u64; K])> + 'a {
+        let sources = if outward.end.0.is_ipv4() { &self.v4 } else { &self.v6 };
+        let attempts = if sources.is_empty() { 0 } else { NAT_ATTEMPTS };
+        (0..attempts).filter_map(move |attempt| {
             let (id, port) = candidate(sources, outward.hash, attempt);
             let binding = Binding::new(id, port);
-            let Some(key) = self.source(binding).and_then(|source| outward.key(source)) else { continue };
-            let places = table.places(&key);
-            if let Some(hit) = table.find(&key, places) {
-                if owned_by(&hit, outward.flow) {
-                    outward.touch(table, &hit);
-                    return Taken::Adopted(binding);
-                }
-                continue;
+            Some((binding, outward.key(self.source(binding)?)?))
+        })
+    }
+
+    fn own_candidate<T: Tuple<K>, const K: usize, const R: usize>(
+        &self,
+        table: &FlowTable<K, R>,
+        outward: &Outward<'_, T>,
+    ) -> Option<(Binding, Hit<R>)> {
+        self.candidates(outward).take(NAT_OWN_ATTEMPTS as usize).find_map(|(binding, key)| {
+            let hit = find(table, &key).filter(|hit| owned_by(hit, outward.flow))?;
+            Some((binding, hit))
+        })
+    }
+
+    /// The entry of a binding, if it is this flow's.
+    fn own<T: Tuple<K>, const K: usize, const R: usize>(
+        &self,
+        table: &FlowTable<K, R>,
+        outward: &Outward<'_, T>,
+        binding: Binding,
+    ) -> Option<Hit<R>> {
+        let key = outward.key(self.source(binding)?)?;
+        find(table, &key).filter(|hit| owned_by(hit, outward.flow))
+    }
+
+    fn try_candidate<T: Tuple<K>, const K: usize, const R: usize>(
+        &self,
+        table: &FlowTable<K, R>,
+        outward: &Outward<'_, T>,
+        key: &[u64; K],
+    ) -> Candidate<R> {
+        let places = table.places(key);
+        if let Some(hit) = table.find(key, places) {
+            let state = hit.control.state();
+            if owned_by(&hit, outward.flow) && outward.touch(table, hit) {
+                return Candidate::Own;
             }
-            let new = NewFlow { key, value: outward.value(), backend: outward.backend };
-            match table.insert(&new, places, outward.now, outward.limits) {
-                Inserted::New | Inserted::Evicting => return Taken::New(binding),
-                Inserted::Lost(_) if find(table, &key).is_some_and(|hit| owned_by(&hit, outward.flow)) => {
-                    return Taken::Adopted(binding);
-                }
-                Inserted::Lost(_) | Inserted::Full => {}
+            let over = hit.control.idle_s(outward.now) >= outward.limits[state as usize];
+            if !over || !table.remove(hit) {
+                return if state == State::Unconfirmed {
+                    Candidate::Evictable(hit)
+                } else {
+                    Candidate::InUse
+                };
             }
         }
-        Taken::Exhausted
+        match outward.enter(table, key, places) {
+            Inserted::New | Inserted::Evicting => Candidate::Taken,
+            Inserted::Lost(_) if find(table, key).is_some_and(|hit| owned_by(&hit, outward.flow)) => {
+                Candidate::Own
+            }
+            Inserted::Lost(_) | Inserted::Full => Candidate::InUse,
+        }
     }
+}
+
+/// What became of trying a pair.
+enum Candidate<const R: usize> {
+    /// The flow has it already.
+    Own,
+    /// It was free.
+    Taken,
+    /// Another flow has it, of which only first packets were seen.
+    Evictable(Hit<R>),
+    /// Another flow has it.
+    InUse,
 }
 
 /// The flow that a packet to one of our sources answers.
@@ -268,16 +376,39 @@ impl<T> Outward<'_, T> {
         std::array::from_fn(|i| flow.get(i).copied().unwrap_or(self.last_hop.0))
     }
 
-    fn touch<const K: usize, const R: usize>(&self, table: &FlowTable<K, R>, hit: &Hit<R>) {
-        if hit.value[K] != self.last_hop.0 {
-            table.replace(hit, K, self.last_hop.0);
-        }
-        let state = if self.state == State::Unconfirmed { hit.control.state() } else { self.state };
+    fn enter<const K: usize, const R: usize>(
+        &self,
+        table: &FlowTable<K, R>,
+        key: &[u64; K],
+        places: Places,
+    ) -> Inserted
+    where
+        T: Tuple<K>,
+    {
+        let new = NewFlow { key: *key, value: self.value(), backend: self.backend };
+        table.insert(&new, places, self.now, self.limits)
+    }
+
+    /// Keeps the flow's entry alive. `false` if it has become another flow's meanwhile.
+    fn touch<const K: usize, const R: usize>(&self, table: &FlowTable<K, R>, hit: Hit<R>) -> bool
+    where
+        T: Tuple<K>,
+    {
+        let state = match self.state {
+            State::Unconfirmed => hit.control.state(),
+            // A reset that the backend ignores (RFC 5961) must not cost a flow its pair.
+            State::Reset => State::Closing,
+            state => state,
+        };
         let touched = hit.control.with_state(state).with_time(self.now);
-        if touched != hit.control {
-            // Another worker's packet of the same flow did it.
-            let _ = table.update(*hit, touched);
+        // An entry that another worker touched is still the flow's.
+        if touched != hit.control && table.update(hit, touched) == Err(None) {
+            return false;
         }
+        if hit.value[K] != self.last_hop.0 {
+            table.replace(&hit, K, self.last_hop.0);
+        }
+        true
     }
 }
 

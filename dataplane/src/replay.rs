@@ -100,7 +100,7 @@ impl Replay {
         }
         let paths = PathMtus::default();
         let (hops, nics) = (ways.hops(&table, &paths), ways.nics());
-        let steering = Steering::new(&headrooms(&table, &hops), tunnel_sources(&table, &hops));
+        let steering = Steering::new(&headrooms(&table, &hops, &nics), tunnel_sources(&table, &hops));
         let (v4, v6) = (snapshot.dataplane.max_flows_v4, snapshot.dataplane.max_flows_v6);
         let flows = FlowTables::with_seed(v4 as usize, v6 as usize, &seed);
         let forwarding = Forwarding { sequence: 1, table: table.clone(), hops, nics };

@@ -39,6 +39,22 @@ pub struct Forwarding {
     pub nics: Box<[NicLink]>,
 }
 
+impl Forwarding {
+    /// Whether tunnels to a backend have this outer source: where no prefix is configured, the box's own address
+    /// towards it.
+    pub fn tunnels_come_from(&self, source: IpAddr, backend: BackendId) -> bool {
+        let prefix = match source {
+            IpAddr::V4(_) => self.table.tunnel.source_v4.is_some(),
+            IpAddr::V6(_) => self.table.tunnel.source_v6.is_some(),
+        };
+        let own = match self.hops.get(backend.0 as usize) {
+            Some(Hop::Open(hop)) => hop.source,
+            _ => None,
+        };
+        prefix || own == Some(source)
+    }
+}
+
 /// A NIC as far as sending through it is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NicLink {

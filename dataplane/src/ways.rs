@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use shunt_api::counters::DropReason;
 
+use crate::limits::SINGLE_BUFFER_MTU;
 use crate::neighbor::{self, HopMap, LinkMap};
 use crate::packet::ethernet;
 use crate::packet::steering::MIN_HEADROOM;
@@ -82,8 +83,10 @@ impl Ways<'_> {
 
 /// Every address of ours with the headroom that its packets need: for a tunnel header, and for the VLAN tag of the
 /// way out if any has one.
-pub fn headrooms(table: &Table, hops: &[Hop]) -> BTreeMap<IpAddr, u32> {
-    let tagged = open(hops).any(|hop| hop.link.vlan.is_some());
+pub fn headrooms(table: &Table, hops: &[Hop], nics: &[NicLink]) -> BTreeMap<IpAddr, u32> {
+    // Clients of translated flows may have tags, too; a packet that fills its buffer has no other room for them.
+    let jumbo = table.nat.is_some() && nics.iter().any(|nic| nic.mtu > SINGLE_BUFFER_MTU);
+    let tagged = jumbo || open(hops).any(|hop| hop.link.vlan.is_some());
     let tag = if tagged { ethernet::TAG_LENGTH as u32 } else { 0 };
     let with_tag = |headroom: u32| match headroom + tag {
         0 => 0,
@@ -169,7 +172,7 @@ mod tests {
             let ways =
                 Ways { hops: &hops, links: &LinkMap::new(), ifindexes: &[7], path_mtus, mtu_limit: None };
             let (table, hops) = (small(), ways.to_backends(&small()));
-            assert_eq!(headrooms(&table, &hops).into_values().collect::<Vec<_>>(), expected);
+            assert_eq!(headrooms(&table, &hops, &[]).into_values().collect::<Vec<_>>(), expected);
             assert_eq!(tunnel_sources(&table, &hops), ["10.0.0.254/32".parse().unwrap()].into());
         }
     }

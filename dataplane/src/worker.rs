@@ -70,7 +70,8 @@ struct Lane<P, O> {
     tally: Tally,
     /// Answers that may still be given in this second.
     budget: Budget,
-    /// Number of the last packet that left in fragments, and the step to the next: workers never share one.
+    /// Number of the next packet that leaves in fragments, and the step to the one after: a power of two that is
+    /// no less than there are workers, so that no two share a number.
     fragment_id: (u16, u16),
     /// What the port had counted a round ago.
     port_before: PortCounters,
@@ -102,7 +103,7 @@ impl<P: Port, O: Observer> Worker<P, O> {
             packets: Vec::with_capacity(batch),
             tally: Tally::default(),
             budget: Budget::default(),
-            fragment_id: (index as u16, shared.stats.len().max(1) as u16),
+            fragment_id: (index as u16, shared.stats.len().next_power_of_two() as u16),
             port_before: PortCounters::default(),
         };
         Self { shared, index, busy_poll, lane }

@@ -10,7 +10,7 @@
 //! an old word does not hit a newer flow (no ABA short of 65,536 claims between two instructions). `seconds` is the time of the last packet modulo 2^20
 //! (12 days): timeouts are at most a day and the sweep passes far more often, so differences are exact.
 
-/// Identity of a backend in this process; see `table::BackendIds`.
+/// Identity of a backend in this process; see `table::Compiler`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId(pub u32);
 

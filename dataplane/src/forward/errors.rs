@@ -4,13 +4,12 @@
 //! would be. Errors about our own tunnel packets are for this box; the worker takes note of them.
 
 use shunt_api::counters::DropReason;
-use shunt_api::snapshot::Mode;
 
 use super::lookup::Lookup;
 use super::{Context, Decision, Events, FlowOutcome, Verdict, returns};
 use crate::conntrack::FlowTable;
 use crate::flow::{FlowKey, Tuple};
-use crate::nat::{self, Nat, Translation};
+use crate::nat::{self, Nat};
 use crate::packet::Packet;
 use crate::table::Table;
 
@@ -58,12 +57,10 @@ fn way<T: Tuple<K>, const K: usize, const R: usize>(
     if !listener.allows(packet.flow.client()) {
         return None;
     }
-    let lookup = Lookup::new(packet, context, index, *flow, flows, nat);
-    let (backend, member, binding, hash) = lookup.peek()?;
-    if backend.mode != Mode::Nat {
-        return Some((Verdict::Forward { listener: index, member }, hash));
-    }
-    let source = nat?.0.source(binding?)?;
-    let translation = Translation { source, destination: (backend.address, listener.target) };
-    Some((Verdict::Translate { listener: index, member, translation }, hash))
+    let (member, translation, hash) = Lookup::new(packet, context, index, *flow, flows, nat).peek()?;
+    let verdict = match translation {
+        None => Verdict::Forward { listener: index, member },
+        Some(translation) => Verdict::Translate { listener: index, member, translation },
+    };
+    Some((verdict, hash))
 }

@@ -6,7 +6,7 @@ use shunt_api::snapshot::{Mode, Protocol};
 use super::{Context, Decision, Events, FlowOutcome, Verdict, next_state};
 use crate::conntrack::{BackendId, Control, FlowTable, Hit, Inserted, NewFlow, Places, State};
 use crate::flow::Tuple;
-use crate::nat::{Binding, LastHop, Nat, Outward, Taken, Translation};
+use crate::nat::{Begins, Binding, LastHop, Nat, Outward, Taken, Translation};
 use crate::packet::transport::{FIN, RST, SYN};
 use crate::packet::{Content, Packet};
 use crate::table::{Affinity, Listener, Member, Pool};
@@ -53,7 +53,11 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
         }
         let key = self.flow.words();
         let places = self.flows.places(&key);
-        let Some(chosen) = self.find(&key, places).or_else(|| self.choose()) else {
+        let found = self.find(&key, places);
+        if found.is_none() && self.context.table.owned_as(self.packet.flow.client()).is_some() {
+            return Decision::drop(DropReason::FromOurAddress);
+        }
+        let Some(chosen) = found.or_else(|| self.choose()) else {
             return Decision::drop(DropReason::NoBackend);
         };
         let (listener, member) = (self.index, self.pool.member(chosen.member));
@@ -64,23 +68,31 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
         }
         match self.bind(&chosen, member, places.hash) {
             Ok((binding, translation, created)) => {
-                let Chosen { outcome, events, .. } = self.enter(&chosen, &key, places, binding);
+                let entered = self.enter(&chosen, &key, places, binding);
                 let verdict = Verdict::Translate { listener, member: chosen.member, translation };
-                let events = events.and(Events::NAT_CREATED.only_if(created));
-                Decision { verdict, outcome, events, hash: places.hash }
+                let events = entered.events.and(Events::NAT_CREATED.only_if(created));
+                Decision { verdict, outcome: entered.outcome, events, hash: places.hash }
             }
             Err(reason) => Decision::drop(reason),
         }
     }
 
-    /// Where packets of the flow go, as it is, and the flow's hash.
-    pub fn peek(&self) -> Option<(&Member, u16, Option<Binding>, u64)> {
+    /// Where packets of the flow go, as it is: the member, the source of a translated flow, and the flow's hash.
+    pub fn peek(&self) -> Option<(u16, Option<Translation>, u64)> {
         let key = self.flow.words();
         let places = self.flows.places(&key);
         let hit = self.flows.find(&key, places);
         let known = hit.and_then(|hit| self.pool.member_of(hit.control.backend()));
         let member = known.or_else(|| self.choose().map(|chosen| chosen.member))?;
-        Some((self.pool.member(member), member, hit.map(|hit| Binding(hit.value[0])), places.hash))
+        let backend = self.pool.member(member);
+        if backend.mode != Mode::Nat {
+            return Some((member, None, places.hash));
+        }
+        let (nat, table) = self.nat?;
+        let outward = self.outward(backend, places.hash, State::Unconfirmed, LastHop::NONE);
+        let named = hit.map_or(Binding::NONE, |hit| Binding(hit.value[0]));
+        let source = nat.peek(table, &outward, named)?;
+        Some((member, Some(Translation { source, destination: outward.end }), places.hash))
     }
 
     /// Follows the flow's entry, if it has one.
@@ -217,17 +229,8 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
     ) -> Result<(Binding, Translation, bool), DropReason> {
         let (nat, table) = self.nat.ok_or(DropReason::NatExhausted)?;
         let last_hop = LastHop::new(self.context.nic, self.packet.source_mac, self.packet.tags);
-        let outward = Outward {
-            flow: &self.flow,
-            hash,
-            backend: member.backend,
-            end: (member.address, self.listener.target),
-            protocol: self.packet.flow.protocol(),
-            last_hop: last_hop.ok_or(DropReason::StackedVlan)?,
-            state: chosen.hit.map_or(State::Unconfirmed, |hit| hit.control.state()),
-            now: self.context.now,
-            limits: &self.context.table.idle_limits,
-        };
+        let state = chosen.hit.map_or(State::Unconfirmed, |hit| hit.control.state());
+        let outward = self.outward(member, hash, state, last_hop.ok_or(DropReason::StackedVlan)?);
         let bound = chosen.hit.map(|hit| Binding(hit.value[0]));
         let (binding, created) = match bound.filter(|&binding| nat.refresh(table, &outward, binding)) {
             Some(binding) => (binding, false),
@@ -235,9 +238,32 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
                 Taken::Adopted(binding) => (binding, false),
                 Taken::New(binding) => (binding, true),
                 Taken::Exhausted => return Err(DropReason::NatExhausted),
+                Taken::NoFlow => return Err(DropReason::NatNoFlow),
             },
         };
         let source = nat.source(binding).ok_or(DropReason::NatExhausted)?;
         Ok((binding, Translation { source, destination: outward.end }, created))
+    }
+
+    fn outward(&self, member: &Member, hash: u64, state: State, last_hop: LastHop) -> Outward<'_, T> {
+        let flags = self.packet.tcp_flags;
+        let begins = match (self.packet.content, self.packet.flow.protocol()) {
+            (Content::LaterFragment { .. }, _) => Begins::Never,
+            (_, Protocol::Tcp) if flags & RST != 0 => Begins::Never,
+            (_, Protocol::Tcp) if flags & SYN != 0 => Begins::Surely,
+            _ => Begins::Maybe,
+        };
+        Outward {
+            flow: &self.flow,
+            hash,
+            backend: member.backend,
+            end: (member.address, self.listener.target),
+            protocol: self.packet.flow.protocol(),
+            last_hop,
+            state,
+            begins,
+            now: self.context.now,
+            limits: &self.context.table.idle_limits,
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Packets to the source addresses of translated flows: replies on their way back to the client.
 
+use shunt_api::snapshot::Protocol;
+
 use super::{Context, Decision, Events, FlowOutcome, Verdict, next_state};
 use crate::conntrack::FlowTable;
 use crate::flow::{FlowKey, Tuple};
@@ -24,7 +26,12 @@ fn through<T: Tuple<K>, const K: usize, const R: usize>(
 ) -> Option<Decision> {
     let owner = nat::owner(table, reply, context.now, &context.table.idle_limits)?;
     let control = owner.hit.control;
-    let touched = control.with_state(next_state(packet, control.state())).with_time(context.now);
+    // The answer to a single datagram, whose source may be forged, confirms nothing.
+    let state = match packet.flow.protocol() {
+        Protocol::Udp => control.state(),
+        Protocol::Tcp => next_state(packet, control.state()),
+    };
+    let touched = control.with_state(state).with_time(context.now);
     if touched != control {
         // Another worker's packet of the same flow may have done it.
         let _ = table.update(owner.hit, touched);

@@ -39,6 +39,7 @@ fn outward(flow: &FlowKey4, hash: u64) -> Outward<'_, FlowKey4> {
         protocol: Protocol::Tcp,
         last_hop: last_hop(1),
         state: State::Unconfirmed,
+        begins: Begins::Surely,
         now: Seconds(5),
         limits: &LIMITS,
     }
@@ -105,32 +106,89 @@ fn a_source_that_is_no_longer_configured_is_left() {
     assert!(nat.source(next).is_some() && next.parts().unwrap().0 != gone);
 }
 
-/// All ports of one address towards one backend, less those that no flow happens to try.
+/// Takes pairs of one address towards one backend for as many flows as there are ports. Returns how many got one,
+/// and how many had when the first got none.
+fn take_all(nat: &Nat, confirm: bool) -> (usize, Option<usize>) {
+    let mut taken = HashMap::new();
+    let mut first_failure = None;
+    for client in 0..PORTS as u32 {
+        let flow = flow(client);
+        let outward = outward(&flow, u64::from(client) * 0x1234_5678_9abc);
+        match nat.take(&nat.tables.v4, &outward) {
+            Taken::New(binding) => {
+                let before = taken.insert(binding.0, client);
+                assert!(before.is_none() || !confirm, "handed out twice");
+                let established = Outward { state: State::Established, ..outward };
+                assert!(!confirm || nat.refresh(&nat.tables.v4, &established, binding));
+            }
+            Taken::Exhausted => _ = first_failure.get_or_insert(taken.len()),
+            other => panic!("{other:?}"),
+        }
+    }
+    (taken.len(), first_failure)
+}
+
+const PORTS: usize = (u16::MAX - NAT_PORT_MIN) as usize + 1;
+
 #[test]
 fn sources_run_out_only_when_nearly_all_are_taken() {
     let nat = nat(1, 100_000);
-    let ports = usize::from(u16::MAX - NAT_PORT_MIN) + 1;
-    let mut taken = HashMap::new();
-    let mut first_failure = None;
-    for client in 0..ports as u32 {
-        let flow = flow(client);
-        match nat.take(&nat.tables.v4, &outward(&flow, u64::from(client) * 0x1234_5678_9abc)) {
-            Taken::New(binding) => assert_eq!(taken.insert(binding.0, client), None, "handed out twice"),
-            Taken::Adopted(binding) => panic!("{binding:?} is not this flow's"),
-            Taken::Exhausted => _ = first_failure.get_or_insert(taken.len()),
+    let (taken, first_failure) = take_all(&nat, true);
+    let share = |count: usize| count as f64 / PORTS as f64;
+    println!("first failure at {:.2}, {:.2} taken", share(first_failure.unwrap()), share(taken));
+    assert!(share(first_failure.unwrap()) > 0.85 && share(taken) > 0.95);
+    // They are there again when their flows are over, whether or not anybody has swept.
+    for client in 0..2000 {
+        let late = flow(0x8000 + client + PORTS as u32);
+        let at = |now| Outward { now: Seconds(now), ..outward(&late, u64::from(client)) };
+        if nat.take(&nat.tables.v4, &at(6)) == Taken::Exhausted {
+            assert!(matches!(nat.take(&nat.tables.v4, &at(5 + 900)), Taken::New(_)));
+            return;
         }
     }
-    let share = |count: usize| count as f64 / ports as f64;
-    println!("first failure at {:.2}, {:.2} taken", share(first_failure.unwrap()), share(taken.len()));
-    assert!(share(first_failure.unwrap()) > 0.85 && share(taken.len()) > 0.95);
-    // They are there again when their flows are over.
-    let late = flow(u32::MAX >> 12);
-    let late = Outward { now: Seconds(5 + 30), ..outward(&late, 7) };
-    let Taken::Exhausted = nat.take(&nat.tables.v4, &Outward { now: Seconds(5), limits: &[1000; 9], ..late })
-    else {
-        return;
-    };
-    assert!(nat.take(&nat.tables.v4, &late) != Taken::Exhausted);
+    panic!("nothing was exhausted");
+}
+
+#[test]
+fn a_flood_of_first_packets_shuts_nobody_out() {
+    let nat = nat(1, 100_000);
+    let confirmed: Vec<_> = (0..1000)
+        .map(|client| {
+            let flow = flow(client + 2 * PORTS as u32);
+            let Taken::New(binding) = nat.take(&nat.tables.v4, &outward(&flow, 99)) else { panic!("new") };
+            let established = Outward { state: State::Established, ..outward(&flow, 99) };
+            assert!(nat.refresh(&nat.tables.v4, &established, binding));
+            (flow, binding)
+        })
+        .take(20)
+        .collect();
+    assert_eq!(take_all(&nat, false).1, None);
+    for (flow, binding) in confirmed {
+        assert!(nat.refresh(&nat.tables.v4, &outward(&flow, 99), binding), "a confirmed flow keeps its pair");
+    }
+}
+
+#[test]
+fn what_begins_nothing_takes_nothing() {
+    let nat = nat(1, 1000);
+    let flow = flow(1);
+    let never = Outward { begins: Begins::Never, ..outward(&flow, 99) };
+    assert_eq!(nat.take(&nat.tables.v4, &never), Taken::NoFlow);
+    let Taken::New(binding) = nat.take(&nat.tables.v4, &outward(&flow, 99)) else { panic!("new") };
+    assert_eq!(nat.take(&nat.tables.v4, &never), Taken::Adopted(binding));
+}
+
+#[test]
+fn a_flow_that_lost_its_entry_finds_its_pair_behind_free_ones() {
+    let nat = nat(1, 1000);
+    let (first, second) = (flow(1), flow(2));
+    let Taken::New(ahead) = nat.take(&nat.tables.v4, &outward(&first, 99)) else { panic!("new") };
+    let Taken::New(own) = nat.take(&nat.tables.v4, &outward(&second, 99)) else { panic!("new") };
+    let key = outward(&first, 99).key(nat.source(ahead).unwrap()).unwrap();
+    assert!(nat.tables.v4.remove(find(&nat.tables.v4, &key).unwrap()));
+    let midstream = Outward { begins: Begins::Maybe, ..outward(&second, 99) };
+    assert_eq!(nat.peek(&nat.tables.v4, &midstream, Binding::NONE), nat.source(own));
+    assert_eq!(nat.take(&nat.tables.v4, &midstream), Taken::Adopted(own));
 }
 
 #[test]
@@ -150,7 +208,7 @@ fn workers_never_get_the_same_pair() {
                         .map(|client| {
                             match nat.take(&nat.tables.v4, &outward(&flow(client), u64::from(client / 4))) {
                                 Taken::New(binding) | Taken::Adopted(binding) => (client, binding),
-                                Taken::Exhausted => panic!("{client}"),
+                                other => panic!("{client}: {other:?}"),
                             }
                         })
                         .collect::<Vec<_>>()

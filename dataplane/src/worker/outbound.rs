@@ -4,6 +4,7 @@ use shunt_api::counters::{Counter, DropReason};
 use shunt_api::snapshot::Mode;
 
 use crate::conntrack::Seconds;
+use crate::flow::FlowKey;
 use crate::forward::{Decision, Reply, Verdict};
 use crate::nat::{LastHop, Translation};
 use crate::notices::{Notice, Notices};
@@ -163,11 +164,11 @@ impl<P: Port> Outbound<'_, P> {
         }
     }
 
-    /// Writes all headers. Bytes behind the IP packet stay here, but for those that fill a short frame up.
+    /// Writes all headers. Bytes behind the IP packet stay here.
     fn place(&mut self, frame: &mut Frame, packet: &Packet, way: &Way) -> Result<(), DropReason> {
         let end = usize::from(packet.ip_offset) + usize::from(packet.ip_length);
-        let filled = if way.outer.is_none() { ethernet::MIN_LENGTH.min(frame.length()) } else { 0 };
-        self.port.truncate(frame, end.max(filled));
+        let least = ethernet::MIN_LENGTH.min(frame.length());
+        self.port.truncate(frame, end);
         let (at, buffer) = (frame.range(), self.port.buffer(frame));
         if let Some(translation) = &way.translation {
             rewrite::translate(
@@ -178,16 +179,17 @@ impl<P: Port> Outbound<'_, P> {
         }
         let placed = rewrite::place(buffer, at, packet, &way.link, way.outer.as_ref());
         let placed = placed.ok_or(DropReason::TooBig)?;
-        frame.set_range(placed.range);
+        let range = fill_up(buffer, placed.range, least);
+        frame.set_range(range);
         self.tally.add(Counter::Realigned, u64::from(placed.moved));
         Ok(())
     }
 
     /// A packet that does not fit: its sender is told, or the tunnel packet goes in two pieces.
     fn too_big(&mut self, frame: Frame, packet: &Packet, way: &Way, fits: u32) -> Fate {
-        let may_split = self.forwarding.table.tunnel.fragment
-            && matches!(way.outer, Some(Outer::V4 { .. }))
-            && frame.tail_length() == 0;
+        // IPv6 packets of 1280 bytes must pass every tunnel (RFC 4213 §3.2), whatever IPv4 clients are granted.
+        let granted = self.forwarding.table.tunnel.fragment || matches!(packet.flow, FlowKey::V6(_));
+        let may_split = granted && matches!(way.outer, Some(Outer::V4 { .. })) && frame.tail_length() == 0;
         if may_split && !reply::is_told_too_big(packet) {
             return self.send_split(frame, packet, way);
         }
@@ -251,10 +253,7 @@ impl<P: Port> Outbound<'_, P> {
             return self.discard(frame, DropReason::EchoLimited);
         }
         reply::echo(bytes, packet);
-        self.budget.spend(Answer::Echo);
-        self.tally.add(Answer::Echo.counter(), 1);
-        let nic = frame.nic();
-        self.transmit(nic, frame)
+        self.send_answer(frame, Answer::Echo)
     }
 
     /// Sends what `make` makes of the packet back to its sender, within the budget; else the packet is dropped
@@ -275,16 +274,25 @@ impl<P: Port> Outbound<'_, P> {
         };
         self.port.truncate(&mut frame, at.len());
         frame.set_range(range);
-        self.budget.spend(answer);
-        self.tally.add(answer.counter(), 1);
+        self.send_answer(frame, answer)
+    }
+
+    fn send_answer(&mut self, frame: Frame, answer: Answer) -> Fate {
         let nic = frame.nic();
-        self.transmit(nic, frame)
+        let fate = self.transmit(nic, frame);
+        if let Fate::Sent(_) = fate {
+            self.budget.spend(answer);
+            self.tally.add(answer.counter(), 1);
+        }
+        fate
     }
 
     /// What the control thread has to know of a packet that is dropped.
     fn note(&self, packet: &Packet, reason: DropReason) {
+        let (source, backend) = (packet.flow.vip(), packet.flow.client());
         if let (DropReason::TunnelError, Content::TunnelError { mtu: Some(mtu) }) = (reason, packet.content)
-            && let Some(backend) = self.forwarding.table.tunnelled(packet.flow.vip(), packet.flow.client())
+            && let Some(backend) = self.forwarding.table.tunnelled(source, backend)
+            && self.forwarding.tunnels_come_from(source, backend)
         {
             self.notices.leave(Notice::TunnelTooBig { backend, mtu });
         }
@@ -319,6 +327,13 @@ impl Answer {
             Self::TooBig => Counter::TooBigReplies,
         }
     }
+}
+
+/// Zeros behind a frame that has become too short for the wire.
+fn fill_up(buffer: &mut [u8], range: std::ops::Range<usize>, least: usize) -> std::ops::Range<usize> {
+    let end = range.end.max(range.start + least).min(buffer.len());
+    buffer[range.end..end].fill(0);
+    range.start..end
 }
 
 /// Whether a packet came from the machine that it would be sent to: it does not own the VIP, and routed the packet

@@ -38,7 +38,8 @@ fn queues() -> [QueueId; 2] {
 
 fn open(queues: &[QueueId], zero_copy: ZeroCopy) -> Result<(XskPort, Vec<SocketHandle>), OpenError> {
     let settings = Settings { ring_size: RING, busy_poll: false };
-    XskPort::open(queues, &settings, &mut Offers::of(zero_copy)).map(|(port, _, sockets)| (port, sockets))
+    XskPort::open(queues, &settings, &mut Offers::of(zero_copy, false))
+        .map(|(port, _, sockets)| (port, sockets))
 }
 
 impl Bench {

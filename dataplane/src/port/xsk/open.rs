@@ -37,15 +37,20 @@ pub struct Offers {
 
 impl Offers {
     /// To share memory with the driver as demanded counts for more than to take packets in pieces, which not all
-    /// drivers can do and only an MTU beyond [`crate::limits::SINGLE_BUFFER_MTU`] needs.
-    pub fn of(zero_copy: ZeroCopy) -> Self {
+    /// drivers can do. But where NICs carry packets beyond [`crate::limits::SINGLE_BUFFER_MTU`] (`jumbo`), these
+    /// would be lost without a word, so that pieces count for more unless zero-copy is demanded.
+    pub fn of(zero_copy: ZeroCopy, jumbo: bool) -> Self {
         let modes: &[Mode] = match zero_copy {
             ZeroCopy::On => &[Mode::ZeroCopy],
             ZeroCopy::Off => &[Mode::Copy],
             ZeroCopy::Auto => &[Mode::ZeroCopy, Mode::Copy],
         };
         let both = |&mode| [true, false].map(|multi_buffer| Offer { mode, multi_buffer });
-        Self { left: modes.iter().flat_map(both).collect(), zero_copy_demanded: zero_copy == ZeroCopy::On }
+        let mut left: Vec<Offer> = modes.iter().flat_map(both).collect();
+        if jumbo {
+            left.sort_by_key(|offer| !offer.multi_buffer);
+        }
+        Self { left: left.into(), zero_copy_demanded: zero_copy == ZeroCopy::On }
     }
 
     /// Takes the best offer back, unless it is the last.
@@ -108,16 +113,23 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_not_offered_again() {
-        let cases: [(ZeroCopy, &[(Mode, bool)]); 3] = [
+        type Expected = &'static [(Mode, bool)];
+        let cases: [(ZeroCopy, bool, Expected); 4] = [
             (
                 ZeroCopy::Auto,
+                false,
                 &[(Mode::ZeroCopy, true), (Mode::ZeroCopy, false), (Mode::Copy, true), (Mode::Copy, false)],
             ),
-            (ZeroCopy::On, &[(Mode::ZeroCopy, true), (Mode::ZeroCopy, false)]),
-            (ZeroCopy::Off, &[(Mode::Copy, true), (Mode::Copy, false)]),
+            (
+                ZeroCopy::Auto,
+                true,
+                &[(Mode::ZeroCopy, true), (Mode::Copy, true), (Mode::ZeroCopy, false), (Mode::Copy, false)],
+            ),
+            (ZeroCopy::On, true, &[(Mode::ZeroCopy, true), (Mode::ZeroCopy, false)]),
+            (ZeroCopy::Off, false, &[(Mode::Copy, true), (Mode::Copy, false)]),
         ];
-        for (zero_copy, expected) in cases {
-            let mut offers = Offers::of(zero_copy);
+        for (zero_copy, jumbo, expected) in cases {
+            let mut offers = Offers::of(zero_copy, jumbo);
             for (index, &(mode, multi_buffer)) in expected.iter().enumerate() {
                 assert_eq!(offers.left[0], Offer { mode, multi_buffer }, "{zero_copy:?}");
                 assert_eq!(offers.refuse_best(), index + 1 < expected.len(), "{zero_copy:?}");

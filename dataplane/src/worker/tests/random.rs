@@ -1,5 +1,6 @@
 //! Packets of every shape through every mode: what leaves is what etherparse says should leave.
 
+use crate::packet::transport::RST;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
@@ -172,6 +173,9 @@ fn check(case: &Case, worker: &mut TestWorker, now: u32) {
     let (packets, frames) = (case.packets(), case.frames());
     frames.iter().for_each(|frame| worker.inject(CLIENTS, case.lead, frame));
     let sent = worker.turn(now);
+    if case.way == Way::Nat && case.draft.tcp.is_some_and(|flags| flags & RST != 0) {
+        return assert!(sent.is_empty(), "a reset takes no source");
+    }
     if packets[0].len() + case.way.outer_length() > 1500 {
         return check_too_big(case, &packets[0], &sent);
     }
