@@ -167,7 +167,7 @@ impl<P: Port> Outbound<'_, P> {
     /// Writes all headers. Bytes behind the IP packet stay here.
     fn place(&mut self, frame: &mut Frame, packet: &Packet, way: &Way) -> Result<(), DropReason> {
         let end = usize::from(packet.ip_offset) + usize::from(packet.ip_length);
-        let least = ethernet::MIN_LENGTH.min(frame.length());
+        let least = if frame.length() < ethernet::MIN_LENGTH { 0 } else { ethernet::MIN_LENGTH };
         self.port.truncate(frame, end);
         let (at, buffer) = (frame.range(), self.port.buffer(frame));
         if let Some(translation) = &way.translation {
