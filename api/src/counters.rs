@@ -119,7 +119,7 @@ named! {
         IcmpUnmatched = "icmp_unmatched",
         /// An ICMP message that is neither an echo request nor an error, or an echo request in fragments.
         IcmpUnhandled = "icmp_unhandled",
-        /// An echo request beyond the rate at which they are answered.
+        /// An echo request beyond the rate at which they are answered, or from where none may be answered.
         EchoLimited = "echo_limited",
         /// An ICMP error about one of our own tunnel packets; it was taken note of.
         TunnelError = "tunnel_error",
@@ -141,7 +141,7 @@ named! {
         NatExhausted = "nat_exhausted",
         /// A reset or later fragment to a service in mode nat that belongs to no translated flow.
         NatNoFlow = "nat_no_flow",
-        /// A client of a service in mode nat whose frames have two VLAN tags.
+        /// A client of a service in mode nat whose frames have two VLAN tags, or a provider's (802.1ad).
         StackedVlan = "stacked_vlan",
         /// The service has no backend that takes new flows.
         NoBackend = "no_backend",
