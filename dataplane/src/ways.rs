@@ -101,7 +101,9 @@ pub fn tunnel_sources(table: &Table, hops: &[Hop]) -> BTreeSet<IpNet> {
         return BTreeSet::new();
     }
     let configured = [table.tunnel.source_v4.map(IpNet::V4), table.tunnel.source_v6.map(IpNet::V6)];
-    let own = open(hops).filter_map(|hop| hop.source.map(IpNet::from));
+    // Where a prefix is configured no tunnel of ours comes from the box's own address, and errors are the kernel's.
+    let is_used = |own: &IpAddr| configured[usize::from(own.is_ipv6())].is_none();
+    let own = open(hops).filter_map(|hop| hop.source.filter(is_used).map(IpNet::from));
     configured.into_iter().flatten().chain(own).collect()
 }
 
