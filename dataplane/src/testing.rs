@@ -28,7 +28,7 @@ pub fn snapshot(pools: &[Backends], services: &[(&str, &str, u32)]) -> Snapshot 
     Snapshot {
         generation: 1,
         fleet_key: FleetKey([7; 16]),
-        maglev_size: 65537,
+        maglev_size: 1009,
         nics: vec![],
         dataplane: DataplaneSettings {
             cores: vec![],

@@ -192,7 +192,6 @@ fn every_way() -> Snapshot {
     }
     let sources = ["10.0.9.1", "10.0.9.2", "fd00:9::1"].map(|source| source.parse().unwrap());
     Snapshot {
-        maglev_size: 251,
         nat: Nat { sources: sources.into(), max_flows_v4: 1000, max_flows_v6: 1000 },
         tunnel: Tunnel {
             source_v4: Some("10.200.0.0/16".parse().unwrap()),
