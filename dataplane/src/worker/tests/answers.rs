@@ -219,6 +219,7 @@ fn packets_of_several_pieces_are_answered() {
 
             let segment = Draft::tcp(FIN, &data).between(client(v6), unlisted(v6));
             let (_, frame) = worker.client_sends(&segment, 1).unwrap();
+            assert_eq!(frame.len(), if v6 { 74 } else { 60 }, "nothing of the other pieces leaves");
             let reset = seen_valid(&frame).ip;
             let acknowledged = u32::from_be_bytes(reset[reset.len() - 12..][..4].try_into().unwrap());
             assert_eq!(acknowledged, 0x0102_0304 + 3900 + 1, "all pieces are counted");
@@ -234,8 +235,10 @@ fn packets_of_several_pieces_are_answered() {
                 let answer = worker.client_sends(&ip, 1);
                 assert_eq!(answer.is_some(), chunk_size == 2048);
                 let Some((_, frame)) = answer else { continue };
-                let error = icmp(&seen_valid(&frame).ip);
+                let seen = seen_valid(&frame);
+                let error = icmp(&seen.ip);
                 assert_eq!((error.kind, error.data.len()), (kind, if v6 { 1232 } else { 548 }));
+                assert_eq!(seen.padding, 0, "nothing of the other pieces leaves");
                 assert_eq!(error.data, ip[..error.data.len()]);
             }
         }

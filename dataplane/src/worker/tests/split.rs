@@ -180,3 +180,13 @@ fn fragments_of_fragments_join_to_the_clients() {
     }
     assert_eq!(worker.values().dropped_total(), 0);
 }
+
+/// A packet in several buffers is not split: the second fragment would begin in any of them.
+#[test]
+fn packets_of_several_pieces_are_not_split() {
+    let world = splitting(1, LINKS);
+    let mut worker = world.worker_on(0, MemoryPort::with_chunk_size(8, 8, 1024));
+    assert!(from_client(&mut worker, 20, &sized(Way::Ipip4, false, 1500, false)).is_empty());
+    assert_eq!(worker.values().dropped(DropReason::TooBig), 1);
+    assert_eq!(from_client(&mut worker, 20, &sized(Way::Ipip4, false, 1480, false)).len(), 1);
+}
