@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench lint clean bootstrap build e2e loom miri
+.PHONY: help demo test check bench fuzz lint clean bootstrap build e2e loom miri
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ demo: bootstrap build ## watch real connections go through Shunt, in network nam
 # profile too would take longer, not less long: it has `panic = "abort"`, under which no test can be built,
 # so cargo would compile every dependency a second time, optimised. On two cores from nothing: programs
 # under four minutes, tests 1.6 minutes in the dev profile and more than six in the release profile.
-test: bootstrap lint build e2e loom miri ## everything that must hold before a change lands
+test: bootstrap lint build e2e loom miri fuzz ## everything that must hold before a change lands
 	@echo "make test: passed"
 
 check: ## the quick loop: format, lints, unit tests
@@ -27,6 +27,9 @@ check: ## the quick loop: format, lints, unit tests
 
 bench: bootstrap ## the benchmarks
 	@cargo run --release --locked -p shunt-benches
+
+fuzz: bootstrap ## inputs that nobody thought of, 20 s for each target (FUZZ_SECONDS=1800 looks longer)
+	@deploy/fuzz.sh
 
 lint: ## format, lints, dependency rules, file sizes
 	@deploy/lint.sh

@@ -42,3 +42,7 @@ if why=$(cargo deny --log-level error fetch db 2>&1); then
 else
     echo "SKIPPED: advisory database: $(grep -m1 fatal <<<"$why" || tail -n1 <<<"$why")"
 fi
+
+# Stands outside the workspace.
+step "fuzz"
+deploy/fuzz.sh --lint

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Crates of ours that each crate may depend on; tests and benches may use all.
+/// Crates of ours that each crate may depend on; tests, benches and fuzz may use all.
 const MAY_DEPEND_ON: [(&str, &[&str]); 5] = [
     ("api", &[]),
     ("dataplane", &["shunt-api"]),
@@ -100,7 +100,7 @@ fn unsafe_code_stands_in_the_named_edges_only() {
         "dataplane/src/program/link.rs",
         "nic-config/src/ethtool.rs",
     ];
-    for name in ["api", "dataplane", "controlplane", "lbctl", "nic-config", "benches", "tests"] {
+    for name in ["api", "dataplane", "controlplane", "lbctl", "nic-config", "benches", "tests", "fuzz"] {
         for file in rust_files(&root().join(name)) {
             let relative = file.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
             let allows = read(&file).lines().any(|line| line.starts_with("#![allow(unsafe_code)]"));
