@@ -84,11 +84,12 @@ fn the_packet_path_does_no_io_and_reads_no_clock() {
 
 /// `module.rs` and what stands in `module/`, tests left out.
 fn files_of(source: &Path, module: &str) -> Vec<PathBuf> {
-    let mut files = vec![source.join(format!("{module}.rs"))];
-    if let Ok(entries) = fs::read_dir(source.join(module)) {
-        files.extend(entries.map(|entry| entry.unwrap().path()));
+    let (mut files, directory) = (vec![source.join(format!("{module}.rs"))], source.join(module));
+    if directory.is_dir() {
+        files.extend(rust_files(&directory));
     }
-    files.retain(|file| !file.to_string_lossy().ends_with("tests.rs"));
+    let is_test = |part: std::path::Component| part.as_os_str().to_string_lossy().contains("tests");
+    files.retain(|file| !file.strip_prefix(source).unwrap().components().any(is_test));
     files
 }
 
