@@ -171,10 +171,17 @@ fn dropped(
         _ => matches!(reason, NoRoute | BackendNotOnLink | Looped | TooBig | TxRingFull),
     };
     assert!(expected, "dropped for {reason:?}, decided {decision:?}");
-    // The first half of a packet may have left before there was no room for the second.
+    // The first half of a packet may have left before there was no room for the second. If its second half follows
+    // it is a later packet's.
     let Some(way) = way.filter(|way| reason == TxRingFull && way.may_split()) else { return };
     let too_big = case.ip().len() > way.room();
-    if too_big && gone.front().is_some_and(|frame| forwarded::is_first_half(way, frame)) {
+    let is_stray = match (gone.front(), gone.get(1)) {
+        (Some(first), second) if forwarded::is_first_half(way, first) => {
+            !second.is_some_and(|second| forwarded::is_second_half(way, first, second))
+        }
+        _ => false,
+    };
+    if too_big && is_stray {
         let stray = take(gone, way.nic, ledger);
         ledger.stray(stray.bytes.len());
     }

@@ -113,7 +113,7 @@ impl<'d> Table<'d> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known here: {}", listed(known)),
         };
-        let reason = format!("unknown key `{name}`; {hint}");
+        let reason = format!("unknown key `{}`; {hint}", name.escape_debug());
         Err(self.source.problem(key.span().start, &joined(&self.field, name), reason))
     }
 

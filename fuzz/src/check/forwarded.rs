@@ -37,6 +37,16 @@ pub fn is_first_half(way: &Way, frame: &Frame) -> bool {
     header[0] == 0x45 && header[6..8] == [0x20, 0] && to_backend
 }
 
+/// Whether a frame holds the outer fragment that follows a first one.
+pub fn is_second_half(way: &Way, first: &Frame, frame: &Frame) -> bool {
+    let at = link_length(way);
+    let (Some(one), Some(other)) = (first.bytes.get(at..at + HEADER_V4), frame.bytes.get(at..at + HEADER_V4))
+    else {
+        return false;
+    };
+    one[4..6] == other[4..6] && one[12..] == other[12..] && other[6] & 0x20 == 0 && other[6..8] != [0, 0]
+}
+
 /// A packet that left in two outer fragments.
 pub fn halves(case: &Case<'_>, way: &Way, first: &Frame, second: &Frame) {
     let mut joined: Vec<u8> = Vec::new();
