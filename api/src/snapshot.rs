@@ -290,7 +290,7 @@ pub enum Protocol {
 
 /// The text is not `tcp/PORT` or `udp/PORT`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a port; write tcp/80 or udp/53")]
+#[error("`{0}` is no tcp or udp port from 1 to 65535; write tcp/80 or udp/53")]
 pub struct InvalidServicePort(String);
 
 impl fmt::Display for Protocol {
@@ -332,7 +332,9 @@ impl TryFrom<String> for ServicePort {
 
 /// The text is not `PROTOCOL/PORT` or `PROTOCOL/PORT:TARGET`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a port; write tcp/80 or udp/53, or tcp/80:30080 for nat backends that listen on 30080")]
+#[error(
+    "`{0}` is no tcp or udp port from 1 to 65535; write tcp/80 or udp/53, or tcp/80:30080 for nat backends that listen on 30080"
+)]
 pub struct InvalidPortMapping(String);
 
 impl From<ServicePort> for PortMapping {

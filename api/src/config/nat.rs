@@ -69,7 +69,7 @@ impl Section<'_> {
         listeners: &Listeners,
         pools: &Pools<'_>,
     ) -> Result<(), ConfigProblem> {
-        let advice = "write an address of this box that has no other use";
+        let advice = "write an unused address that is routed to this box";
         for (source, value) in &self.sources {
             if let Some(service) = listeners.owner(source) {
                 return Err(value.problem(format!("{source} is a VIP of service `{service}`; {advice}")));

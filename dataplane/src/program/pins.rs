@@ -28,8 +28,7 @@ pub(super) struct Directory {
 impl Directory {
     /// Locks the directory, after creating it for this user alone if it is not there.
     pub fn create(path: &Path) -> Result<Self, ProgramError> {
-        let parent = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
-        require_bpffs(parent, path)?;
+        require_bpffs(nearest(path), path)?;
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -38,11 +37,11 @@ impl Directory {
         Self::lock(path)
     }
 
-    /// Locks the directory; `None` if there is none.
+    /// Locks the directory; `None` if there is none, where there could be one.
     pub fn existing(path: &Path) -> Result<Option<Self>, ProgramError> {
         match path.try_exists().map_err(refused(format!("look for {}", path.display())))? {
             true => Self::lock(path).map(Some),
-            false => Ok(None),
+            false => require_bpffs(nearest(path), path).map(|()| None),
         }
     }
 
@@ -106,6 +105,11 @@ impl Directory {
         };
         read().map_err(refused(format!("list {}", self.path.display())))
     }
+}
+
+/// The directory itself, or where it would have to be made.
+fn nearest(path: &Path) -> &Path {
+    path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."))
 }
 
 /// How the names of a map's pins begin, whatever its layout.
