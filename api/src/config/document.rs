@@ -39,7 +39,8 @@ impl<'d> Source<'d> {
     pub fn problem(&self, offset: usize, field: &str, reason: impl Into<String>) -> ConfigProblem {
         let (line, column) = position(self.text, offset);
         let field = if field.is_empty() { "-" } else { field };
-        ConfigProblem { file: self.file.into(), line, column, field: field.into(), reason: reason.into() }
+        let reason = in_one_line(&reason.into());
+        ConfigProblem { file: self.file.into(), line, column, field: field.into(), reason }
     }
 
     fn syntax_problem(&self, error: &toml::de::Error) -> ConfigProblem {
@@ -59,6 +60,12 @@ impl<'d> Source<'d> {
             self.problem(word.start, "", format!("text needs quotes; write \"{written}\""))
         }
     }
+}
+
+/// With control characters, which names and values may quote, as escapes.
+fn in_one_line(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_debug().collect() } else { String::from(c) };
+    text.chars().map(shown).collect()
 }
 
 /// How the parser begins its message when it met a word without quotes: it takes `native` for the beginning
@@ -113,7 +120,7 @@ impl<'d> Table<'d> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known here: {}", listed(known)),
         };
-        let reason = format!("unknown key `{}`; {hint}", name.escape_debug());
+        let reason = format!("unknown key `{name}`; {hint}");
         Err(self.source.problem(key.span().start, &joined(&self.field, name), reason))
     }
 
