@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs the tests of the dataplane's own unsafe code (memory rings, flow table) under Miri, which finds
+# Runs the tests of the dataplane's own unsafe code (memory and AF_XDP rings, flow table) under Miri, which finds
 # undefined behaviour and data races that a test run on the hardware cannot show.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,4 +11,4 @@ fi
 # Isolation would hide the clock and the environment that the test harness reads.
 export MIRIFLAGS="-Zmiri-disable-isolation ${MIRIFLAGS:-}"
 # A directory of its own, so that the other toolchain's build stays fresh.
-exec cargo +nightly miri test --locked --target-dir target/miri -p shunt-dataplane --lib -- port::memory conntrack::
+exec cargo +nightly miri test --locked --target-dir target/miri -p shunt-dataplane --lib -- port:: conntrack::

@@ -125,12 +125,26 @@ pub struct DataplaneSettings {
     pub busy_poll: bool,
     /// Most frames taken from a ring at once, 1…64.
     pub batch: u32,
-    /// Entries of each receive, transmit, fill and completion ring; a power of two in 64…65536.
+    /// Entries of each receive and transmit ring; a power of two in 64…65536.
     pub ring_size: u32,
+    /// Who drives the rings.
+    #[serde(default)]
+    pub rings: Rings,
     /// IPv4 flows the flow table is sized for.
     pub max_flows_v4: u32,
     /// IPv6 flows the flow table is sized for.
     pub max_flows_v6: u32,
+}
+
+/// Who drives the rings of AF_XDP sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rings {
+    /// The dataplane itself.
+    #[default]
+    Own,
+    /// The library xsk-rs.
+    XskRs,
 }
 
 /// Idle times after which a flow is forgotten, in seconds.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::counters::{CounterValues, DropReason};
 use crate::mac::MacAddress;
-use crate::snapshot::{Mode, PortMapping, Protocol, ServicePort};
+use crate::snapshot::{Mode, PortMapping, Protocol, Rings, ServicePort};
 
 /// How the dataplane is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub struct NicStatus {
     /// Packets larger than one buffer, jumbo frames, pass in several. Otherwise the dataplane's log names the
     /// largest MTU that does.
     pub multi_buffer: bool,
+    /// Who drives the rings of the sockets.
+    #[serde(default)]
+    pub rings: Rings,
     /// Queues served.
     pub queues: u32,
     /// What the XDP program counted on this NIC.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{
-    Backend, DataplaneSettings, FleetKey, Mode, Nat, Pool, Protocol, Service, ServicePort, Snapshot,
+    Backend, DataplaneSettings, FleetKey, Mode, Nat, Pool, Protocol, Rings, Service, ServicePort, Snapshot,
     Timeouts, Tunnel, UnlistedPorts,
 };
 use shunt_dataplane::conntrack::Seconds;
@@ -124,6 +124,7 @@ fn snapshot(mode: Mode) -> Snapshot {
             busy_poll: false,
             batch: BATCH as u32,
             ring_size: 64,
+            rings: Rings::Own,
             max_flows_v4: 100_000,
             max_flows_v6: 100_000,
         },

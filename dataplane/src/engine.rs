@@ -19,7 +19,10 @@ use crate::clock::Clock;
 use crate::cores::Cores;
 use crate::forward::FlowTables;
 use crate::limits::{ACK_TIMEOUT, MAX_NICS, SINGLE_BUFFER_MTU, STOP_PATIENCE};
-use crate::port::xsk::{Mode, Offers, OpenError, QueueId, Settings, SocketHandle, Waker, XskPort, combined};
+use crate::port::Port;
+use crate::port::xsk::{
+    EitherPort, Mode, Offers, OpenError, QueueId, Settings, SocketHandle, Waker, combined,
+};
 use crate::program::{Attached, AttachedMode, ProgramError, Steering};
 use crate::queues::{self, QueuesError};
 use crate::table::{Forwarding, Hop, NicLink, Table};
@@ -282,7 +285,7 @@ fn zero_copy_of(nic: &Nic) -> ZeroCopy {
 
 /// One worker's sockets, known to the steering program.
 struct Opened {
-    port: XskPort,
+    port: EitherPort,
     waker: Waker,
     sockets: Vec<SocketHandle>,
 }
@@ -293,10 +296,9 @@ async fn open_all(
     offers: &Offers,
     steering: &Steering,
 ) -> Result<Vec<Opened>, EngineError> {
-    let settings = Settings { ring_size: settings.ring_size, busy_poll: settings.busy_poll };
     let mut opened = Vec::with_capacity(partition.len());
     for queues in partition {
-        let (port, waker, sockets) = open(queues, &settings, offers.clone()).await?;
+        let (port, waker, sockets) = open(queues, settings, offers.clone()).await?;
         for SocketHandle { queue, fd, .. } in &sockets {
             steering.insert_socket(&queue.name, queue.queue, fd.as_fd())?;
         }
@@ -325,12 +327,14 @@ fn mtu_limit<'a>(sockets: impl Iterator<Item = &'a SocketHandle>) -> Option<u32>
 /// Opens a worker's sockets; a queue that another process just left is waited for.
 async fn open(
     queues: &[QueueId],
-    settings: &Settings,
+    settings: &DataplaneSettings,
     mut offers: Offers,
-) -> Result<(XskPort, Waker, Vec<SocketHandle>), OpenError> {
+) -> Result<(EitherPort, Waker, Vec<SocketHandle>), OpenError> {
+    let rings = settings.rings;
+    let settings = Settings { ring_size: settings.ring_size, busy_poll: settings.busy_poll };
     let deadline = Instant::now() + BUSY_PATIENCE;
     loop {
-        match XskPort::open(queues, settings, &mut offers) {
+        match EitherPort::open(rings, queues, &settings, &mut offers) {
             Err(error) if error.is_busy() && Instant::now() < deadline => sleep(RETRY_PAUSE).await,
             other => return other,
         }
@@ -345,13 +349,15 @@ fn spawn(
     let cores = Cores::choose(plan.cores, &plan.settings.cores, opened.len());
     let mut workers = Vec::with_capacity(opened.len());
     for (index, Opened { port, waker, sockets }) in opened.into_iter().enumerate() {
-        let (batch, busy_poll) = (plan.settings.batch as usize, plan.settings.busy_poll);
-        let worker = Worker::new(port, shared.clone(), index, batch, busy_poll);
-        let (core, clock) = (cores.of_worker(index), plan.clock);
+        let run = match port {
+            EitherPort::Own(port) => run_on(port, shared, index, plan),
+            EitherPort::XskRs(port) => run_on(port, shared, index, plan),
+        };
+        let core = cores.of_worker(index);
         let (pinned, is_pinned) = std::sync::mpsc::sync_channel(1);
         let body = move || {
             let _ = pinned.send(core.is_some_and(core_affinity::set_for_current));
-            worker.run(|| clock.now());
+            run();
         };
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(body);
         let thread = thread.inspect_err(|_| shared.stop.store(true, Ordering::Relaxed))?;
@@ -363,6 +369,18 @@ fn spawn(
         core_affinity::set_for_current(core);
     }
     Ok(workers)
+}
+
+/// What a worker's thread does, compiled for the kind of its port.
+fn run_on(
+    port: impl Port + Send + 'static,
+    shared: &Arc<Shared>,
+    index: usize,
+    plan: &Plan<'_>,
+) -> Box<dyn FnOnce() + Send> {
+    let (batch, busy_poll, clock) = (plan.settings.batch as usize, plan.settings.busy_poll, plan.clock);
+    let worker = Worker::new(port, shared.clone(), index, batch, busy_poll);
+    Box::new(move || worker.run(|| clock.now()))
 }
 
 fn attach(

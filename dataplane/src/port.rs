@@ -37,10 +37,10 @@ pub struct Frame {
 const _: () = assert!(size_of::<Frame>() <= 16, "four tokens to a cache line");
 
 impl Frame {
-    /// A packet of one piece, from its chunk's first byte on.
+    /// A packet of one piece.
     fn single(piece: &Piece, nic: NicIndex) -> Self {
-        let end = u16::try_from(piece.length).expect("a chunk has fewer bytes");
-        Self { end, ..Self::empty(piece.chunk, nic) }
+        let (start, end) = (piece.start, piece.start + piece.length);
+        Self { start, end, ..Self::empty(piece.chunk, nic) }
     }
 
     /// A chunk without bytes.
@@ -103,7 +103,7 @@ impl Census {
 /// What a port counts of its own work, since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortCounters {
-    /// Frames moved to the start of their buffer before transmission.
+    /// Frames moved to the start of their buffer before transmission, which [`xsk`] through xsk-rs needs.
     pub realigned: u64,
     /// System calls that told the kernel to transmit.
     pub tx_wakeups: u64,

@@ -66,6 +66,7 @@ fn nics(control: &Control, engine: &Engine) -> Vec<NicStatus> {
             xdp: if nic.attached.mode == AttachedMode::Native { "native" } else { "generic" }.to_owned(),
             zero_copy: sockets.clone().all(|socket| socket.mode == xsk::Mode::ZeroCopy),
             multi_buffer: sockets.clone().all(|socket| socket.multi_buffer),
+            rings: engine.settings.rings,
             queues: nic.queues,
             xdp_packets: control.steering.counters(&nic.configured.name).unwrap_or_default(),
             sockets: sockets.filter_map(|socket| socket.counters().ok()).fold(SocketCounters::default(), add),

@@ -35,6 +35,7 @@ pub fn snapshot(pools: &[Backends], services: &[(&str, &str, u32)]) -> Snapshot 
             busy_poll: false,
             batch: 64,
             ring_size: 64,
+            rings: Rings::Own,
             max_flows_v4: 1000,
             max_flows_v6: 1000,
         },

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use shunt_api::counters::DropReason;
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{
-    Backend, DataplaneSettings, FleetKey, Mode, Nat, Pool, Service, Snapshot, Timeouts, Tunnel, UnlistedPorts,
+    Backend, DataplaneSettings, FleetKey, Mode, Nat, Pool, Rings, Service, Snapshot, Timeouts, Tunnel, UnlistedPorts,
 };
 use shunt_dataplane::packet::ethernet::VlanTag;
 use shunt_dataplane::port::NicIndex;
@@ -128,6 +128,7 @@ impl Variant {
                 busy_poll: false,
                 batch: 64,
                 ring_size: 64,
+                rings: Rings::Own,
                 max_flows_v4: 5,
                 max_flows_v6: 5,
             },

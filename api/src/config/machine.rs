@@ -5,7 +5,7 @@ use super::document::{Table, Value};
 use super::{
     BATCH, CORES, MAGLEV_SIZE, MAX_FLOWS, NICS_MAX, QUEUES, REPLY_RATE, RING_SIZE, at_most, or_default, value,
 };
-use crate::snapshot::{DataplaneSettings, Nic, Timeouts, Tunnel, XdpMode, ZeroCopy};
+use crate::snapshot::{DataplaneSettings, Nic, Rings, Timeouts, Tunnel, XdpMode, ZeroCopy};
 use crate::status::ConfigProblem;
 
 /// The section `[dataplane]`.
@@ -54,6 +54,7 @@ pub fn dataplane(root: &Table<'_>) -> Result<Dataplane, ConfigProblem> {
         busy_poll: false,
         batch: 64,
         ring_size: 2_048,
+        rings: Rings::Own,
         max_flows_v4: 1_000_000,
         max_flows_v6: 250_000,
     };
@@ -67,6 +68,7 @@ pub fn dataplane(root: &Table<'_>) -> Result<Dataplane, ConfigProblem> {
         "busy_poll",
         "batch",
         "ring_size",
+        "rings",
         "max_flows_v4",
         "max_flows_v6",
         "maglev_size",
@@ -80,6 +82,8 @@ pub fn dataplane(root: &Table<'_>) -> Result<Dataplane, ConfigProblem> {
     settings.batch = or_default(&table, "batch", settings.batch, |value| value.integer(BATCH))?;
     settings.ring_size =
         or_default(&table, "ring_size", settings.ring_size, |value| value::power_of_two(value, RING_SIZE))?;
+    let rings = [("own", Rings::Own), ("xsk-rs", Rings::XskRs)];
+    settings.rings = or_default(&table, "rings", settings.rings, |value| value.one_of(&rings))?;
     settings.max_flows_v4 = or_default(&table, "max_flows_v4", settings.max_flows_v4, flows)?;
     settings.max_flows_v6 = or_default(&table, "max_flows_v6", settings.max_flows_v6, flows)?;
     maglev_size = or_default(&table, "maglev_size", maglev_size, |value| value::prime(value, MAGLEV_SIZE))?;

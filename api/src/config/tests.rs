@@ -1,5 +1,5 @@
 use super::*;
-use crate::snapshot::{Protocol, XdpMode, ZeroCopy};
+use crate::snapshot::{Protocol, Rings, XdpMode, ZeroCopy};
 
 const EXAMPLE: &str = include_str!("../../../deploy/config/shunt.toml");
 
@@ -15,6 +15,7 @@ cores = [1, 2]
 busy_poll = true
 batch = 32
 ring_size = 4096
+rings = "xsk-rs"
 max_flows_v4 = 2_000_000
 max_flows_v6 = 500_000
 maglev_size = 131071
@@ -105,6 +106,7 @@ fn every_key_but_the_necessary_ones_has_a_default() {
         busy_poll: false,
         batch: 64,
         ring_size: 2048,
+        rings: Rings::Own,
         max_flows_v4: 1_000_000,
         max_flows_v6: 250_000,
     };
@@ -145,6 +147,7 @@ fn a_file_with_every_key_is_read_as_written() {
         busy_poll: true,
         batch: 32,
         ring_size: 4096,
+        rings: Rings::XskRs,
         max_flows_v4: 2_000_000,
         max_flows_v6: 500_000,
     };

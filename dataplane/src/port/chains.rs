@@ -3,6 +3,8 @@
 //!
 //! A packet of one piece, which most are, touches none of this memory.
 
+use std::ops::Range;
+
 use super::{Frame, NicIndex};
 use crate::limits::MAX_PIECES;
 
@@ -14,8 +16,10 @@ pub(super) struct Chains(Box<[Link]>);
 struct Link {
     /// Chunk of the next piece. Means nothing for a last piece: a frame knows how many pieces it has.
     next: u32,
-    /// Bytes of this piece. Means nothing for a head, whose place its frame knows.
-    length: u32,
+    /// Where this piece begins in its chunk. Means nothing for a head, whose place its frame knows.
+    start: u16,
+    /// Bytes of this piece. Means nothing for a head either.
+    length: u16,
 }
 
 impl Chains {
@@ -24,15 +28,18 @@ impl Chains {
         Self(vec![Link::default(); chunks].into())
     }
 
-    /// The packet's pieces, first to last: chunk and bytes.
-    pub fn pieces(&self, frame: &Frame) -> impl Iterator<Item = (u32, usize)> {
-        let (mut piece, mut left) = ((frame.chunk, frame.range().len()), frame.pieces);
+    /// The packet's pieces, first to last.
+    pub fn pieces(&self, frame: &Frame) -> impl Iterator<Item = Piece> {
+        let (start, length) = (frame.start, frame.end - frame.start);
+        let mut next = Some(Piece { chunk: frame.chunk, start, length, more: frame.pieces > 1 });
+        let mut left = frame.pieces;
         std::iter::from_fn(move || {
-            left = left.checked_sub(1)?;
-            let this = piece;
-            if left > 0 {
-                let next = self.0[this.0 as usize].next;
-                piece = (next, self.0[next as usize].length as usize);
+            let this = next.take()?;
+            left -= 1;
+            if this.more {
+                let chunk = self.0[this.chunk as usize].next;
+                let Link { start, length, .. } = self.0[chunk as usize];
+                next = Some(Piece { chunk, start, length, more: left > 1 });
             }
             Some(this)
         })
@@ -40,14 +47,15 @@ impl Chains {
 
     /// The packet's chunks, first to last.
     pub fn chunks(&self, frame: &Frame) -> impl Iterator<Item = u32> {
-        self.pieces(frame).map(|(chunk, _)| chunk)
+        self.pieces(frame).map(|piece| piece.chunk)
     }
 
     /// Adds a piece to a packet whose last one so far is `last`.
     fn append(&mut self, frame: &mut Frame, last: u32, piece: &Piece) {
         self.0[last as usize].next = piece.chunk;
-        self.0[piece.chunk as usize].length = piece.length;
-        frame.tail += piece.length;
+        let link = &mut self.0[piece.chunk as usize];
+        (link.start, link.length) = (piece.start, piece.length);
+        frame.tail += u32::from(piece.length);
         frame.pieces += 1;
     }
 
@@ -67,8 +75,8 @@ impl Chains {
             last = self.0[last as usize].next;
             kept += 1;
             let piece = &mut self.0[last as usize].length;
-            *piece = (*piece).min(left);
-            left -= *piece;
+            *piece = (*piece).min(u16::try_from(left).unwrap_or(u16::MAX));
+            left -= u32::from(*piece);
         }
         let surplus = frame.pieces - kept;
         frame.pieces = kept;
@@ -77,14 +85,23 @@ impl Chains {
     }
 }
 
-/// One entry of a receive ring.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
+/// One entry of a receive or transmit ring: bytes of a packet within one chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
     pub chunk: u32,
+    /// Bytes of the chunk before it.
+    pub start: u16,
     /// Bytes.
-    pub length: u32,
+    pub length: u16,
     /// The packet goes on in the ring's next entry.
     pub more: bool,
+}
+
+impl Piece {
+    /// Its place in its chunk.
+    pub fn range(&self) -> Range<usize> {
+        usize::from(self.start)..usize::from(self.start) + usize::from(self.length)
+    }
 }
 
 /// What a piece made of the packet it belongs to.
@@ -156,11 +173,17 @@ mod tests {
 
     const NIC: NicIndex = NicIndex(3);
 
+    /// Differs from chunk to chunk.
+    fn start_in(chunk: u32) -> u16 {
+        chunk as u16 % 13
+    }
+
     /// A packet of pieces with these lengths, in chunks from `first` on.
-    fn packet(chains: &mut Chains, first: u32, lengths: &[u32]) -> Frame {
+    fn packet(chains: &mut Chains, first: u32, lengths: &[u16]) -> Frame {
         let mut assembly = Assembly::default();
         for (index, &length) in lengths.iter().enumerate() {
-            let piece = Piece { chunk: first + index as u32, length, more: index + 1 < lengths.len() };
+            let chunk = first + index as u32;
+            let piece = Piece { chunk, start: start_in(chunk), length, more: index + 1 < lengths.len() };
             if let Arrival::Packet(frame) = assembly.add(&piece, NIC, chains) {
                 return frame;
             }
@@ -169,12 +192,21 @@ mod tests {
     }
 
     /// Cuts 90, 100 and 60 bytes in chunks 5, 6 and 7 at `length`: pieces that stay, and how many chunks go.
-    fn check_cut(length: usize, stay: &[(u32, usize)], go: usize) {
+    fn check_cut(length: usize, stay: &[(u32, u16)], go: usize) {
         let mut chains = Chains::new(8);
         let mut frame = packet(&mut chains, 5, &[100, 100, 60]);
+        assert_eq!(frame.range(), 5..105);
         frame.set_range(10..100);
         let rest = chains.truncate(&mut frame, length);
-        assert_eq!(chains.pieces(&frame).collect::<Vec<_>>(), stay, "cut at {length}");
+        let kept = chains.pieces(&frame).map(|piece| {
+            let expected = if piece.chunk == 5 { 10 } else { start_in(piece.chunk) };
+            assert_eq!(piece.start, expected, "cut at {length}");
+            (piece.chunk, piece.length)
+        });
+        assert_eq!(kept.collect::<Vec<_>>(), stay, "cut at {length}");
+        let more: Vec<bool> = chains.pieces(&frame).map(|piece| piece.more).collect();
+        assert_eq!(more.iter().filter(|more| !**more).count(), 1, "cut at {length}");
+        assert_eq!(more.last(), Some(&false), "cut at {length}");
         assert_eq!((frame.length(), frame.range().start), (length.min(250), 10));
         let gone: Vec<u32> = rest.iter().flat_map(|rest| chains.chunks(rest)).collect();
         assert_eq!(gone, (8 - go as u32..8).collect::<Vec<_>>(), "cut at {length}");
@@ -197,7 +229,7 @@ mod tests {
         assert_eq!(packet(&mut chains, 0, &[9; MAX_PIECES]).pieces(), MAX_PIECES);
         let mut assembly = Assembly::default();
         let mut add = |chunk: usize, more| {
-            assembly.add(&Piece { chunk: chunk as u32, length: 9, more }, NIC, &mut chains)
+            assembly.add(&Piece { chunk: chunk as u32, start: 0, length: 9, more }, NIC, &mut chains)
         };
         (0..MAX_PIECES).for_each(|chunk| assert_eq!(add(chunk, true), Arrival::Incomplete));
         assert!(
@@ -210,14 +242,15 @@ mod tests {
     proptest! {
         #[test]
         fn every_chunk_comes_out_once_and_in_order(
-            packets in proptest::collection::vec(proptest::collection::vec(0u32..2048, 1..MAX_PIECES + 4), 0..20)
+            packets in proptest::collection::vec(proptest::collection::vec(0u16..2048, 1..MAX_PIECES + 4), 0..20)
         ) {
             let total = packets.iter().map(Vec::len).sum();
             let (mut chains, mut assembly) = (Chains::new(total), Assembly::default());
             let (mut next, mut seen, mut whole) = (0, Vec::new(), Vec::new());
             for lengths in &packets {
                 for (index, &length) in lengths.iter().enumerate() {
-                    let piece = Piece { chunk: next, length, more: index + 1 < lengths.len() };
+                    let more = index + 1 < lengths.len();
+                    let piece = Piece { chunk: next, start: start_in(next), length, more };
                     next += 1;
                     prop_assert_eq!(assembly.is_whole(&piece), lengths.len() == 1);
                     let arrival = assembly.add(&piece, NIC, &mut chains);
@@ -228,9 +261,10 @@ mod tests {
                     match arrival {
                         Arrival::Incomplete => {}
                         Arrival::Packet(frame) => {
-                            prop_assert_eq!(frame.length(), lengths.iter().sum::<u32>() as usize);
+                            prop_assert_eq!(frame.length(), lengths.iter().map(|&length| usize::from(length)).sum::<usize>());
                             prop_assert_eq!(frame.nic(), NIC);
-                            let pieces: Vec<u32> = chains.pieces(&frame).map(|(_, length)| length as u32).collect();
+                            let pieces: Vec<u16> = chains.pieces(&frame).map(|piece| piece.length).collect();
+                            prop_assert!(chains.pieces(&frame).all(|piece| piece.start == start_in(piece.chunk)));
                             seen.extend(chains.chunks(&frame));
                             whole.push(pieces);
                         }

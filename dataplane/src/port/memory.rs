@@ -37,6 +37,7 @@ impl MemoryPort {
 
     /// Likewise, with buffers of `chunk_size` bytes: small ones make packets of many pieces out of few bytes.
     pub fn with_chunk_size(frames: usize, transmit_limit: usize, chunk_size: usize) -> Self {
+        assert!(chunk_size <= usize::from(u16::MAX), "a frame's place has 16 bits");
         Self {
             memory: vec![0; frames * chunk_size],
             chunk_size,
@@ -68,9 +69,9 @@ impl MemoryPort {
         let mut sources = [lead, frame];
         for _ in 0..pieces {
             let chunk = self.free.pop().expect("there are as many as looked for");
-            let length = fill(self.chunk_mut(chunk), &mut sources) as u32;
+            let length = fill(self.chunk_mut(chunk), &mut sources) as u16;
             let more = sources.iter().any(|source| !source.is_empty());
-            self.received.push_back((nic, Piece { chunk, length, more }));
+            self.received.push_back((nic, Piece { chunk, start: 0, length, more }));
         }
         true
     }
@@ -97,9 +98,8 @@ impl MemoryPort {
 
     /// The whole packet.
     fn joined(&self, frame: &Frame) -> Vec<u8> {
-        let tail = self.chains.pieces(frame).skip(1);
-        let tail = tail.map(|(chunk, length)| &self.chunk(chunk)[..length]);
-        std::iter::once(&self.chunk(frame.chunk)[frame.range()]).chain(tail).collect::<Vec<_>>().concat()
+        let bytes = |piece: Piece| &self.chunk(piece.chunk)[piece.range()];
+        self.chains.pieces(frame).map(bytes).collect::<Vec<_>>().concat()
     }
 
     fn chunk(&self, chunk: u32) -> &[u8] {

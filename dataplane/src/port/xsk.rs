@@ -1,66 +1,87 @@
-//! A port on AF_XDP sockets, through xsk-rs: one UMEM per worker, shared by its sockets on all NICs, so that
-//! a frame received on one leaves on another without a copy.
+//! A port on AF_XDP sockets: one UMEM per worker, shared by its sockets on all NICs, so that a frame received on
+//! one leaves on another without a copy.
 //!
-//! Frames are named by their chunk, `address / FRAME_SIZE`. A chunk's descriptor is in exactly one of
-//! `free`, the kernel's rings, `staged` of a socket, or `held` on behalf of a [`Frame`] token or of a packet
-//! that is still arriving. This module never creates a descriptor: all come from the UMEM at the start and from
-//! the kernel's rings after that, which is what makes the unsafe ring calls sound.
-#![allow(unsafe_code)] // AF_XDP rings and frames: xsk-rs leaves exclusive use of a frame to its caller.
+//! Here is what frames are due: which chunk is where, when rings are looked at and when the kernel is called. The
+//! rings themselves are behind the traits of [`rings`], with two implementations to choose from: [`own`], and
+//! [`libxdp`] through xsk-rs.
+//!
+//! Frames are named by their chunk. A chunk is in exactly one of `free`, the kernel's rings, the staged pieces of
+//! a socket, or a [`Frame`] token or [`Assembly`].
 
+mod either;
+mod error;
+mod libxdp;
 mod open;
+mod own;
+mod rings;
 mod socket;
+mod syscall;
 
-use open::Attempt;
-pub use open::{Offers, Settings};
-use socket::Bound;
-pub use socket::{Mode, OpenError, QueueId, SocketHandle, combined};
+pub use either::EitherPort;
+pub use error::OpenError;
+pub use libxdp::LibxdpUmem;
+pub use open::Offers;
+pub use own::OwnUmem;
+pub use socket::{Mode, QueueId, SocketHandle, combined};
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
+use open::Attempt;
+use rings::{Rings, Umem};
 
 use super::chains::{Arrival, Assembly, Chains, Piece};
 use super::{Census, Frame, NicIndex, Port, PortCounters};
-use crate::limits::{FRAME_SIZE, MAX_BATCH};
 
 /// Frames of the UMEM for each entry of a ring: two fill the receive side (driver ring and receive ring),
 /// one the transmit ring, and one is slack for batches in the worker.
 const FRAMES_PER_RING_ENTRY: u32 = 4;
 
+/// How to open a worker's sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Entries of each ring; a power of two.
+    pub ring_size: u32,
+    /// Let the socket drive the driver's polling instead of interrupts.
+    pub busy_poll: bool,
+}
+
 /// One worker's sockets.
-pub struct XskPort {
-    umem: Umem,
-    sockets: Vec<Socket>,
+pub struct XskPort<U: Umem> {
+    sockets: Vec<Socket<U::Rings>>,
+    umem: U,
+    stock: Stock,
     /// First socket of each NIC, by its index.
     transmit_by: Vec<Option<usize>>,
-    free: Vec<FrameDesc>,
-    /// By chunk: the descriptor of a piece that the worker holds, or that waits for the rest of its packet.
-    held: Vec<FrameDesc>,
-    chains: Chains,
-    /// Chunks.
-    in_worker: usize,
-    scratch: Vec<FrameDesc>,
     poll: Vec<libc::pollfd>,
     waker: Arc<OwnedFd>,
     next_receive: usize,
     busy_poll: bool,
-    counters: PortCounters,
+    realigned: u64,
+    tx_wakeups: u64,
 }
 
-struct Socket {
-    rx: RxQueue,
-    tx: TxQueue,
-    fill: FillQueue,
-    completion: CompQueue,
-    staged: Vec<FrameDesc>,
+/// The chunks that are neither with a socket nor with the kernel.
+struct Stock {
+    free: Vec<u32>,
+    chains: Chains,
+    /// Chunks.
+    in_worker: usize,
+    total: usize,
+    oversized: u64,
+}
+
+struct Socket<R> {
+    rings: R,
     assembly: Assembly,
     nic: NicIndex,
     mode: Mode,
     ring_size: usize,
     /// Frames that the receive side has: in the fill ring, the driver or the receive ring.
     receiving: usize,
+    /// Frames that the next flush hands to the transmit ring.
+    staged: usize,
     /// Frames handed to the transmit ring and not yet completed.
     sending: usize,
 }
@@ -77,7 +98,7 @@ impl Waker {
     }
 }
 
-impl XskPort {
+impl<U: Umem> XskPort<U> {
     /// Opens sockets on these queues with a UMEM of their own, in the best way of `offers` that the kernel
     /// accepts; what it refuses is gone from them afterwards. Also returns what the rest of the program needs of
     /// the sockets.
@@ -86,171 +107,120 @@ impl XskPort {
         settings: &Settings,
         offers: &mut Offers,
     ) -> Result<(Self, Waker, Vec<SocketHandle>), OpenError> {
-        let frames = queues.len() as u32 * settings.ring_size * FRAMES_PER_RING_ENTRY;
-        let Attempt { umem, free, bound } = open::best(queues, settings, frames, offers)?;
+        let chunks = queues.len() as u32 * settings.ring_size * FRAMES_PER_RING_ENTRY;
+        let Attempt { umem, bound } = open::best::<U>(queues, settings, chunks, offers)?;
         let waker = Arc::new(
             rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).map_err(OpenError::waker)?,
         );
         let mut sockets = Vec::with_capacity(queues.len());
         let mut handles = Vec::with_capacity(queues.len());
-        for bound in bound {
-            let (socket, handle) = Socket::new(bound, settings.ring_size as usize);
-            sockets.push(socket);
+        for (rings, handle) in bound {
+            sockets.push(Socket::new(rings, &handle, settings.ring_size as usize));
             handles.push(handle);
         }
         let mut port = Self {
             transmit_by: first_socket_of_each_nic(queues),
             poll: poll_set(&waker, &sockets),
-            held: vec![FrameDesc::default(); frames as usize],
-            chains: Chains::new(frames as usize),
-            scratch: vec![FrameDesc::default(); MAX_BATCH.max(settings.ring_size as usize)],
+            stock: Stock::new(chunks),
             waker: waker.clone(),
             next_receive: 0,
-            in_worker: 0,
             busy_poll: settings.busy_poll,
-            counters: PortCounters::default(),
+            realigned: 0,
+            tx_wakeups: 0,
             umem,
             sockets,
-            free,
         };
         port.refill();
         Ok((port, Waker(waker), handles))
     }
 
     fn refill(&mut self) {
+        let free = &mut self.stock.free;
         for socket in &mut self.sockets {
-            let wanted = (2 * socket.ring_size).saturating_sub(socket.receiving).min(self.free.len());
-            let from = self.free.len() - wanted;
-            // SAFETY: the descriptors come from `free`, belong to this UMEM and leave `free` if accepted.
-            let accepted = unsafe { socket.fill.produce(&self.free[from..]) };
-            self.free.truncate(self.free.len() - accepted);
-            socket.receiving += accepted;
+            let wanted = (2 * socket.ring_size).saturating_sub(socket.receiving).min(free.len());
+            let rest = free.len() - wanted;
+            if wanted > 0 && socket.rings.fill(&self.umem, &free[rest..]) {
+                free.truncate(rest);
+                socket.receiving += wanted;
+            }
             // Asked every time: a driver that found the ring empty may say so after the frames were put there.
-            if socket.fill.needs_wakeup() {
-                // Fails only on a socket whose NIC is gone, which the control thread notices.
-                let _ = socket.fill.wakeup(socket.rx.fd_mut(), 0);
+            if socket.rings.fill_needs_wakeup() {
+                socket::wake_receive(socket.rings.socket());
             }
         }
     }
 
     fn send_staged(&mut self) {
         for socket in &mut self.sockets {
-            if !socket.staged.is_empty() {
-                // SAFETY: staged descriptors belong to this UMEM, and their frames' tokens were consumed.
-                let accepted = unsafe { socket.tx.produce(&socket.staged) };
-                assert_eq!(
-                    accepted,
-                    socket.staged.len(),
-                    "transmit() stages no more than the ring has room for"
-                );
-                socket.sending += accepted;
-                socket.staged.clear();
+            if socket.staged > 0 {
+                socket.rings.send();
+                socket.sending += std::mem::take(&mut socket.staged);
             }
-            self.counters.tx_wakeups += socket.kick();
+            self.tx_wakeups += socket.kick();
         }
     }
 
     fn collect_completed(&mut self) {
-        for socket in &mut self.sockets {
-            while socket.sending > 0 {
-                // SAFETY: the kernel returns addresses of this UMEM that were handed to this socket's ring.
-                let done = unsafe { socket.completion.consume(&mut self.scratch) };
-                if done == 0 {
-                    break;
-                }
-                socket.sending -= done;
-                self.free.extend_from_slice(&self.scratch[..done]);
-            }
+        for socket in self.sockets.iter_mut().filter(|socket| socket.sending > 0) {
+            socket.sending -= socket.rings.completed(&mut self.umem, &mut self.stock.free);
         }
+    }
+}
+
+impl Stock {
+    /// All chunks are free; the first ones are taken first.
+    fn new(chunks: u32) -> Self {
+        let total = chunks as usize;
+        let (free, chains) = ((0..chunks).rev().collect(), Chains::new(total));
+        Self { free, chains, in_worker: 0, total, oversized: 0 }
     }
 
     /// One entry of a socket's receive ring.
-    fn take_in(&mut self, index: usize, desc: FrameDesc, frames: &mut Vec<Frame>) {
-        let chunk = desc.addr() / FRAME_SIZE as usize;
-        self.held[chunk] = desc;
-        let length = desc.lengths().data() as u32;
-        let piece = Piece { chunk: chunk as u32, length, more: desc.has_more_frames() };
-        let socket = &mut self.sockets[index];
-        if socket.assembly.is_whole(&piece) {
+    fn take_in(&mut self, piece: &Piece, nic: NicIndex, assembly: &mut Assembly, frames: &mut Vec<Frame>) {
+        if assembly.is_whole(piece) {
             self.in_worker += 1;
-            frames.push(Frame::single(&piece, socket.nic));
+            frames.push(Frame::single(piece, nic));
             return;
         }
-        match socket.assembly.add(&piece, socket.nic, &mut self.chains) {
+        match assembly.add(piece, nic, &mut self.chains) {
             Arrival::Incomplete => {}
             Arrival::Packet(frame) => {
                 self.in_worker += frame.pieces();
                 frames.push(frame);
             }
             Arrival::Oversized(frame) => {
-                self.counters.oversized += 1;
+                self.oversized += 1;
                 self.reclaim(&frame);
             }
             Arrival::Surplus(frame) => self.reclaim(&frame),
         }
     }
 
-    /// Puts the descriptors of a packet, whose head piece is at the start of its buffer, where the next flush
-    /// finds them.
-    fn stage(&mut self, index: usize, frame: &Frame) {
-        let staged = &mut self.sockets[index].staged;
-        let mut more = frame.pieces();
-        for (chunk, length) in self.chains.pieces(frame) {
-            let desc = &mut self.held[chunk as usize];
-            // SAFETY: the worker holds the token of this chunk, so neither the kernel nor another frame uses it.
-            unsafe { self.umem.data_mut(desc) }.cursor().set_pos(length);
-            more -= 1;
-            desc.set_options(if more > 0 { libc::XDP_PKT_CONTD } else { 0 });
-            staged.push(*desc);
-        }
-    }
-
     fn reclaim(&mut self, frame: &Frame) {
-        self.free.extend(self.chains.chunks(frame).map(|chunk| self.held[chunk as usize]));
-    }
-
-    fn drive_driver(&self, socket: &Socket) {
-        // SAFETY: a zero-length, non-blocking receive touches no memory; it only runs the driver's poll.
-        unsafe {
-            libc::recvfrom(
-                socket.rx.fd().as_raw_fd(),
-                std::ptr::null_mut(),
-                0,
-                libc::MSG_DONTWAIT,
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-            )
-        };
+        self.free.extend(self.chains.chunks(frame));
     }
 }
 
-impl Socket {
-    fn new(bound: Bound, ring_size: usize) -> (Self, SocketHandle) {
-        let Bound { handle, rx, tx, fill, completion } = bound;
-        let socket = Self {
-            rx,
-            tx,
-            fill,
-            completion,
-            staged: Vec::with_capacity(ring_size),
+impl<R: Rings> Socket<R> {
+    fn new(rings: R, handle: &SocketHandle, ring_size: usize) -> Self {
+        Self {
+            rings,
             assembly: Assembly::default(),
             nic: handle.queue.nic,
             mode: handle.mode,
             ring_size,
             receiving: 0,
+            staged: 0,
             sending: 0,
-        };
-        (socket, handle)
+        }
     }
 
-    /// Whether so many more descriptors can be staged. In copy mode an entry counts as taken until its frame is
+    /// Whether so many more pieces can be staged. In copy mode an entry counts as taken until its frame is
     /// completed: when the device is full the kernel steps back to the start of a packet that it has read in
     /// part (`xskq_cons_cancel_n` of net/xdp/xsk_queue.h), so none of its entries may hold another frame by then.
     fn has_room(&mut self, pieces: usize) -> bool {
-        let staged = self.staged.len() + pieces;
-        let free = self.tx.nb_free(staged as u32) as usize;
         let taken = if self.mode == Mode::Copy { self.sending } else { 0 };
-        staged <= free && taken + staged <= self.ring_size
+        taken + self.staged + pieces <= self.ring_size && self.rings.has_room(pieces)
     }
 
     /// Tells the kernel to transmit, if it wants to be told; returns how often. In copy mode one call takes 32
@@ -258,11 +228,11 @@ impl Socket {
     /// is tried again in the next round.
     fn kick(&mut self) -> u64 {
         let mut kicks = 0;
-        let mut unsent = self.unsent();
-        while unsent > 0 && self.tx.needs_wakeup() {
-            let _ = self.tx.wakeup();
+        let mut unsent = self.rings.unsent();
+        while unsent > 0 && self.rings.transmit_needs_wakeup() {
+            socket::wake_transmit(self.rings.socket());
             kicks += 1;
-            let left = self.unsent();
+            let left = self.rings.unsent();
             if left >= unsent || self.mode == Mode::ZeroCopy {
                 break;
             }
@@ -270,29 +240,22 @@ impl Socket {
         }
         kicks
     }
-
-    /// Descriptors in the transmit ring that the kernel has not taken yet.
-    fn unsent(&mut self) -> usize {
-        self.ring_size - self.tx.nb_free_exact() as usize
-    }
 }
 
-impl Port for XskPort {
+impl<U: Umem> Port for XskPort<U> {
     /// Looks at no more than `limit` pieces, so that a batch of large packets, too, fits a transmit ring.
     fn receive(&mut self, frames: &mut Vec<Frame>, limit: usize) -> usize {
         let before = frames.len();
-        let mut left = limit.min(self.scratch.len());
+        let mut left = limit;
         for turn in 0..self.sockets.len() {
             let index = (self.next_receive + turn) % self.sockets.len();
-            // SAFETY: the kernel returns frames of this UMEM that were given to it through the fill ring.
-            let received = unsafe { self.sockets[index].rx.consume(&mut self.scratch[..left]) };
-            self.sockets[index].receiving -= received;
+            let Socket { rings, assembly, nic, receiving, .. } = &mut self.sockets[index];
+            let take_in = |piece| self.stock.take_in(&piece, *nic, assembly, frames);
+            let received = rings.receive(&mut self.umem, left, take_in);
+            *receiving -= received;
             left -= received;
             if received == 0 && self.busy_poll {
-                self.drive_driver(&self.sockets[index]);
-            }
-            for position in 0..received {
-                self.take_in(index, self.scratch[position], frames);
+                socket::wake_receive(rings.socket());
             }
         }
         self.next_receive = (self.next_receive + 1) % self.sockets.len();
@@ -300,52 +263,41 @@ impl Port for XskPort {
     }
 
     fn buffer(&mut self, frame: &Frame) -> &mut [u8] {
-        let desc = &mut self.held[frame.chunk as usize];
-        // SAFETY: the worker holds the token of this chunk, so neither the kernel nor another frame uses it.
-        let mut data = unsafe { self.umem.data_mut(desc) };
-        data.cursor().set_pos(FRAME_SIZE as usize);
-        let bytes = data.contents_mut();
-        // SAFETY: same memory, same exclusive use; the borrow is widened from `data` to `self`, which owns
-        // the mapping and is borrowed for as long.
-        unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr(), bytes.len()) }
+        self.umem.buffer(frame)
     }
 
     fn truncate(&mut self, frame: &mut Frame, length: usize) {
-        if let Some(rest) = self.chains.truncate(frame, length) {
+        if let Some(rest) = self.stock.chains.truncate(frame, length) {
             self.release(rest);
         }
     }
 
     fn spare(&mut self) -> Option<Frame> {
-        let desc = self.free.pop()?;
-        let chunk = desc.addr() / FRAME_SIZE as usize;
-        self.held[chunk] = desc;
-        self.in_worker += 1;
-        Some(Frame::empty(chunk as u32, NicIndex::default()))
+        let chunk = self.stock.free.pop()?;
+        self.stock.in_worker += 1;
+        Some(Frame::empty(chunk, NicIndex::default()))
     }
 
     fn transmit(&mut self, nic: NicIndex, frame: Frame) -> Result<(), Frame> {
         let Some(index) = self.transmit_by.get(usize::from(nic.0)).copied().flatten() else {
             return Err(frame);
         };
-        let range = frame.range();
+        let socket = &mut self.sockets[index];
         // The kernel would neither send nor complete a descriptor without bytes.
-        if range.is_empty() || !self.sockets[index].has_room(frame.pieces()) {
+        if frame.range().is_empty() || !socket.has_room(frame.pieces()) {
             return Err(frame);
         }
-        if range.start != 0 {
-            // xsk-rs cannot move the start of a descriptor.
-            self.buffer(&frame).copy_within(range, 0);
-            self.counters.realigned += 1;
+        for piece in self.stock.chains.pieces(&frame) {
+            self.realigned += u64::from(socket.rings.stage(&mut self.umem, piece));
         }
-        self.stage(index, &frame);
-        self.in_worker -= frame.pieces();
+        socket.staged += frame.pieces();
+        self.stock.in_worker -= frame.pieces();
         Ok(())
     }
 
     fn release(&mut self, frame: Frame) {
-        self.in_worker -= frame.pieces();
-        self.reclaim(&frame);
+        self.stock.in_worker -= frame.pieces();
+        self.stock.reclaim(&frame);
     }
 
     fn flush(&mut self) {
@@ -355,25 +307,25 @@ impl Port for XskPort {
     }
 
     fn wait(&mut self, timeout: Duration) {
-        let unsent = self.sockets.iter_mut().any(|socket| socket.unsent() > 0);
-        let timeout_ms = if unsent { 1 } else { timeout.as_millis() as libc::c_int };
-        // SAFETY: `poll` points at as many initialised entries as it says; the descriptors outlive the call.
-        unsafe { libc::poll(self.poll.as_mut_ptr(), self.poll.len() as libc::nfds_t, timeout_ms) };
+        let unsent = self.sockets.iter_mut().any(|socket| socket.rings.unsent() > 0);
+        let timeout_ms = if unsent { 1 } else { timeout.as_millis() as i32 };
+        syscall::poll(&mut self.poll, timeout_ms);
         let _ = rustix::io::read(&*self.waker, &mut [0u8; 8]);
     }
 
     fn census(&self) -> Census {
-        let sum = |count: fn(&Socket) -> usize| self.sockets.iter().map(count).sum::<usize>();
+        let sum = |count: fn(&Socket<U::Rings>) -> usize| self.sockets.iter().map(count).sum::<usize>();
         Census {
-            fill: self.free.len() + sum(|socket| socket.receiving + socket.assembly.pieces()),
-            worker: self.in_worker,
-            transmit: sum(|socket| socket.sending + socket.staged.len()),
-            total: self.held.len(),
+            fill: self.stock.free.len() + sum(|socket| socket.receiving + socket.assembly.pieces()),
+            worker: self.stock.in_worker,
+            transmit: sum(|socket| socket.sending + socket.staged),
+            total: self.stock.total,
         }
     }
 
     fn counters(&self) -> PortCounters {
-        self.counters
+        let Self { realigned, tx_wakeups, .. } = *self;
+        PortCounters { realigned, tx_wakeups, oversized: self.stock.oversized }
     }
 }
 
@@ -382,8 +334,8 @@ fn first_socket_of_each_nic(queues: &[QueueId]) -> Vec<Option<usize>> {
     (0..nics).map(|nic| queues.iter().position(|queue| usize::from(queue.nic.0) == nic)).collect()
 }
 
-fn poll_set(waker: &OwnedFd, sockets: &[Socket]) -> Vec<libc::pollfd> {
+fn poll_set(waker: &OwnedFd, sockets: &[Socket<impl Rings>]) -> Vec<libc::pollfd> {
     let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let sockets = sockets.iter().map(|socket| entry(socket.rx.fd().as_raw_fd()));
+    let sockets = sockets.iter().map(|socket| entry(socket.rings.socket().as_raw_fd()));
     std::iter::once(entry(waker.as_raw_fd())).chain(sockets).collect()
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::http::StatusCode;
 use shunt_api::counters::{Counter, CounterValues, DropReason};
 use shunt_api::mac::MacAddress;
-use shunt_api::snapshot::{Mode, PortMapping, ServicePort};
+use shunt_api::snapshot::{Mode, PortMapping, Rings, ServicePort};
 use shunt_api::status::{
     BackendView, ConfigProblem, ControlStatus, DataplaneStatus, FlowTableStatus, FlowTablesStatus, FlowView,
     Flows, NextHopStatus, NicStatus, Reloaded, ResolvedHop, ServiceView, SocketCounters, Stats, WorkerState,
@@ -155,6 +155,7 @@ fn nics() -> Vec<NicStatus> {
         xdp: "native".to_owned(),
         zero_copy: true,
         multi_buffer: false,
+        rings: Rings::Own,
         queues: 2,
         xdp_packets: XdpCounters { redirected: 9_120_411, passed: 3_020, ..XdpCounters::default() },
         sockets: SocketCounters { rx_ring_full: 12, ..SocketCounters::default() },

@@ -1,6 +1,7 @@
 //! The same traffic through every way to attach to a NIC, and through small rings.
 
-use shunt_api::status::DataplaneStatus;
+use shunt_api::snapshot::Rings;
+use shunt_api::status::{DataplaneStatus, NicStatus};
 use shunt_tests::error::{Result, ensure};
 use shunt_tests::settings::{Settings, like_v4, like_v6, vips};
 use shunt_tests::topology::{Arms, Shape, Topology};
@@ -10,10 +11,11 @@ use crate::stage::{dataplane_status, request, request_udp, start_servers, with_s
 const REQUESTS: u16 = 300;
 
 /// Name, keys of `[[nic]]`, keys of `[dataplane]`, and how the NICs have to be attached.
-const MODES: [(&str, &str, &str, &str); 4] = [
+const MODES: [(&str, &str, &str, &str); 5] = [
     ("generic", "xdp = \"generic\"", "", "generic"),
     ("copy", "xdp = \"native\"\nzero_copy = \"off\"", "", "native"),
     ("busy polling", "", "busy_poll = true\ncores = [0]", "native"),
+    ("xsk-rs", "", "rings = \"xsk-rs\"", "native"),
     ("small rings", "queues = 1", "ring_size = 64\nbatch = 8\nmax_flows_v4 = 1000", "native"),
 ];
 
@@ -35,9 +37,9 @@ pub fn run() -> Result<()> {
                 request_udp(topology, &format!("{name} {vip} udp"), vip, REQUESTS, first_port)?;
             }
             let DataplaneStatus { nics, .. } = dataplane_status(shunt)?;
-            ensure(nics.iter().all(|nic| nic.xdp == attached && !nic.zero_copy), || {
-                format!("{name}: {nics:?}")
-            })
+            let rings = if dataplane_keys.contains("xsk-rs") { Rings::XskRs } else { Rings::Own };
+            let is_as_set = |nic: &NicStatus| nic.xdp == attached && !nic.zero_copy && nic.rings == rings;
+            ensure(nics.iter().all(is_as_set), || format!("{name}: {nics:?}"))
         })
     })
 }

@@ -1,27 +1,16 @@
 //! How a worker's sockets get opened: in the best way that the kernel and the drivers of all its NICs accept.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU32;
 
 use shunt_api::snapshot::ZeroCopy;
-use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
-use xsk_rs::{FrameDesc, Umem};
 
-use super::socket::{self, Bound, Mode, OpenError, QueueId};
-use crate::limits::FRAME_SIZE;
-
-/// How to open a worker's sockets.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Entries of each ring; a power of two.
-    pub ring_size: u32,
-    /// Let the socket drive the driver's polling instead of interrupts.
-    pub busy_poll: bool,
-}
+use super::rings::Umem;
+use super::socket::{Mode, QueueId, SocketHandle};
+use super::{OpenError, Settings};
 
 /// A way to bind sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Offer {
+pub struct Offer {
     pub mode: Mode,
     /// Packets may come and go in several pieces.
     pub multi_buffer: bool,
@@ -63,24 +52,23 @@ impl Offers {
     }
 }
 
-/// A UMEM with sockets, all bound in one way: sockets of one UMEM share the flags of the first, and libxdp
+/// A UMEM with its sockets, all bound in one way: sockets of one UMEM share the flags of the first, and libxdp
 /// cannot bind a UMEM again that was bound once. So every offer is tried from the start, never by the kernel's
 /// own silent fallback.
-pub(super) struct Attempt {
-    pub umem: Umem,
-    pub free: Vec<FrameDesc>,
-    pub bound: Vec<Bound>,
+pub(super) struct Attempt<U: Umem> {
+    pub umem: U,
+    pub bound: Vec<(U::Rings, SocketHandle)>,
 }
 
 /// Binds the queues in the best way that is not refused.
-pub(super) fn best(
+pub(super) fn best<U: Umem>(
     queues: &[QueueId],
     settings: &Settings,
-    frames: u32,
+    chunks: u32,
     offers: &mut Offers,
-) -> Result<Attempt, OpenError> {
+) -> Result<Attempt<U>, OpenError> {
     loop {
-        match attempt(queues, settings, frames, offers.left[0]) {
+        match attempt(queues, settings, chunks, offers.left[0]) {
             Err(OpenError::Bind { .. }) if offers.refuse_best() => {}
             Err(error) if offers.zero_copy_demanded => return Err(error.zero_copy_demanded()),
             other => return other,
@@ -88,23 +76,19 @@ pub(super) fn best(
     }
 }
 
-fn attempt(queues: &[QueueId], settings: &Settings, frames: u32, offer: Offer) -> Result<Attempt, OpenError> {
-    let (umem, free) = new_umem(frames, settings.ring_size)?;
-    let bind = |queue| socket::bind(&umem, queue, settings, offer);
-    let bound = queues.iter().map(bind).collect::<Result<_, _>>()?;
-    Ok(Attempt { umem, free, bound })
-}
-
-fn new_umem(frames: u32, ring_size: u32) -> Result<(Umem, Vec<FrameDesc>), OpenError> {
-    let size = |entries| QueueSize::new(entries).map_err(|_| OpenError::RingSize(ring_size));
-    let config = UmemConfig::builder()
-        .frame_size(FrameSize::new(FRAME_SIZE).map_err(|_| OpenError::RingSize(ring_size))?)
-        .fill_queue_size(size(2 * ring_size)?)
-        .comp_queue_size(size(2 * ring_size)?)
-        .build()
-        .map_err(|_| OpenError::RingSize(ring_size))?;
-    let count = NonZeroU32::new(frames).ok_or(OpenError::RingSize(ring_size))?;
-    Umem::new(config, count, false).map_err(|error| OpenError::umem(frames, &error))
+fn attempt<U: Umem>(
+    queues: &[QueueId],
+    settings: &Settings,
+    chunks: u32,
+    offer: Offer,
+) -> Result<Attempt<U>, OpenError> {
+    let mut umem = U::new(chunks, settings.ring_size)?;
+    let bind = |queue| {
+        let (rings, fd) = umem.bind(queue, offer)?;
+        Ok((rings, SocketHandle::new(queue, fd, offer, settings.busy_poll)?))
+    };
+    let bound = queues.iter().map(bind).collect::<Result<_, OpenError>>()?;
+    Ok(Attempt { umem, bound })
 }
 
 #[cfg(test)]
