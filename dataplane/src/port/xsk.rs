@@ -15,7 +15,9 @@ mod open;
 mod own;
 mod rings;
 mod socket;
+mod stock;
 mod syscall;
+mod waker;
 
 pub use either::EitherPort;
 pub use error::OpenError;
@@ -23,15 +25,16 @@ pub use libxdp::LibxdpUmem;
 pub use open::Offers;
 pub use own::OwnUmem;
 pub use socket::{Mode, QueueId, SocketHandle, combined};
+pub use waker::Waker;
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use open::Attempt;
 use rings::{Rings, Umem};
+use stock::Stock;
 
-use super::chains::{Arrival, Assembly, Chains, Piece};
+use super::chains::Assembly;
 use super::{Census, Frame, NicIndex, Port, PortCounters};
 
 /// Frames of the UMEM for each entry of a ring: two fill the receive side (driver ring and receive ring),
@@ -55,21 +58,11 @@ pub struct XskPort<U: Umem> {
     /// First socket of each NIC, by its index.
     transmit_by: Vec<Option<usize>>,
     poll: Vec<libc::pollfd>,
-    waker: Arc<OwnedFd>,
+    waker: Waker,
     next_receive: usize,
     busy_poll: bool,
     realigned: u64,
     tx_wakeups: u64,
-}
-
-/// The chunks that are neither with a socket nor with the kernel.
-struct Stock {
-    free: Vec<u32>,
-    chains: Chains,
-    /// Chunks.
-    in_worker: usize,
-    total: usize,
-    oversized: u64,
 }
 
 struct Socket<R> {
@@ -86,18 +79,6 @@ struct Socket<R> {
     sending: usize,
 }
 
-/// Wakes a worker from [`Port::wait`], so that it sees a new table at once.
-#[derive(Clone, Debug)]
-pub struct Waker(Arc<OwnedFd>);
-
-impl Waker {
-    /// Ends the worker's sleep, if it sleeps.
-    pub fn wake(&self) {
-        // The counter cannot overflow: the worker empties it, and a full one wakes all the same.
-        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
-    }
-}
-
 impl<U: Umem> XskPort<U> {
     /// Opens sockets on these queues with a UMEM of their own, in the best way of `offers` that the kernel
     /// accepts; what it refuses is gone from them afterwards. Also returns what the rest of the program needs of
@@ -109,9 +90,7 @@ impl<U: Umem> XskPort<U> {
     ) -> Result<(Self, Waker, Vec<SocketHandle>), OpenError> {
         let chunks = queues.len() as u32 * settings.ring_size * FRAMES_PER_RING_ENTRY;
         let Attempt { umem, bound } = open::best::<U>(queues, settings, chunks, offers)?;
-        let waker = Arc::new(
-            rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).map_err(OpenError::waker)?,
-        );
+        let waker = Waker::new()?;
         let mut sockets = Vec::with_capacity(queues.len());
         let mut handles = Vec::with_capacity(queues.len());
         for (rings, handle) in bound {
@@ -131,7 +110,7 @@ impl<U: Umem> XskPort<U> {
             sockets,
         };
         port.refill();
-        Ok((port, Waker(waker), handles))
+        Ok((port, waker, handles))
     }
 
     fn refill(&mut self) {
@@ -164,40 +143,6 @@ impl<U: Umem> XskPort<U> {
         for socket in self.sockets.iter_mut().filter(|socket| socket.sending > 0) {
             socket.sending -= socket.rings.completed(&mut self.umem, &mut self.stock.free);
         }
-    }
-}
-
-impl Stock {
-    /// All chunks are free; the first ones are taken first.
-    fn new(chunks: u32) -> Self {
-        let total = chunks as usize;
-        let (free, chains) = ((0..chunks).rev().collect(), Chains::new(total));
-        Self { free, chains, in_worker: 0, total, oversized: 0 }
-    }
-
-    /// One entry of a socket's receive ring.
-    fn take_in(&mut self, piece: &Piece, nic: NicIndex, assembly: &mut Assembly, frames: &mut Vec<Frame>) {
-        if assembly.is_whole(piece) {
-            self.in_worker += 1;
-            frames.push(Frame::single(piece, nic));
-            return;
-        }
-        match assembly.add(piece, nic, &mut self.chains) {
-            Arrival::Incomplete => {}
-            Arrival::Packet(frame) => {
-                self.in_worker += frame.pieces();
-                frames.push(frame);
-            }
-            Arrival::Oversized(frame) => {
-                self.oversized += 1;
-                self.reclaim(&frame);
-            }
-            Arrival::Surplus(frame) => self.reclaim(&frame),
-        }
-    }
-
-    fn reclaim(&mut self, frame: &Frame) {
-        self.free.extend(self.chains.chunks(frame));
     }
 }
 
@@ -310,7 +255,7 @@ impl<U: Umem> Port for XskPort<U> {
         let unsent = self.sockets.iter_mut().any(|socket| socket.rings.unsent() > 0);
         let timeout_ms = if unsent { 1 } else { timeout.as_millis() as i32 };
         syscall::poll(&mut self.poll, timeout_ms);
-        let _ = rustix::io::read(&*self.waker, &mut [0u8; 8]);
+        self.waker.reset();
     }
 
     fn census(&self) -> Census {
@@ -334,8 +279,8 @@ fn first_socket_of_each_nic(queues: &[QueueId]) -> Vec<Option<usize>> {
     (0..nics).map(|nic| queues.iter().position(|queue| usize::from(queue.nic.0) == nic)).collect()
 }
 
-fn poll_set(waker: &OwnedFd, sockets: &[Socket<impl Rings>]) -> Vec<libc::pollfd> {
+fn poll_set(waker: &Waker, sockets: &[Socket<impl Rings>]) -> Vec<libc::pollfd> {
     let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     let sockets = sockets.iter().map(|socket| entry(socket.rings.socket().as_raw_fd()));
-    std::iter::once(entry(waker.as_raw_fd())).chain(sockets).collect()
+    std::iter::once(entry(waker.as_fd().as_raw_fd())).chain(sockets).collect()
 }

@@ -50,7 +50,7 @@ type Scenario = (&'static str, &'static str, fn() -> Result<()>);
 const SCENARIOS: &[Scenario] = &[
     ("balance", "2,000 requests per mode and family, all answered, spread by weight", balance::run),
     ("one_arm", "clients and backends on one NIC", one_arm::run),
-    ("modes", "generic, copy, busy polling and small rings", modes::run),
+    ("modes", "generic, copy, busy polling, xsk-rs and small rings", modes::run),
     ("next_hops", "MACs, routes and NICs that change", next_hops::run),
     ("host", "traffic to the box itself is untouched", host::run),
     ("queues", "two queues, two workers, one flow on both", queues::run),

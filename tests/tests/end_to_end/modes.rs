@@ -1,4 +1,4 @@
-//! The same traffic through every way to attach to a NIC, and through small rings.
+//! The same traffic through every way to attach to a NIC, through rings driven by xsk-rs, and through small ones.
 
 use shunt_api::snapshot::Rings;
 use shunt_api::status::{DataplaneStatus, NicStatus};

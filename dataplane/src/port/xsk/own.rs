@@ -90,7 +90,7 @@ impl Rings for OwnRings {
     fn fill(&mut self, _: &OwnUmem, chunks: &[u32]) -> bool {
         let has_room = self.rings.fill.has_room(chunks.len() as u32);
         if has_room {
-            chunks.iter().for_each(|&chunk| self.rings.fill.write(address(chunk)));
+            self.rings.fill.write_all(chunks, address);
             self.rings.fill.publish();
         }
         has_room

@@ -132,6 +132,7 @@ unsafe impl<T: Shareable> Send for Part<T> {}
 impl<T: Shareable> Deref for Part<T> {
     type Target = [T];
 
+    #[inline]
     fn deref(&self) -> &[T] {
         // SAFETY: the elements are aligned and within the mapping, which `self` keeps alive. They are atomics, for
         // which every value is valid and which may change behind a shared reference. No exclusive reference to
@@ -162,6 +163,7 @@ impl Chunks {
     }
 
     /// The chunk of a packet's head piece.
+    #[inline]
     pub fn of(&mut self, frame: &Frame) -> &mut [u8] {
         assert!(frame.chunk < self.count, "the kernel named a chunk that there is not");
         let offset = frame.chunk as usize * FRAME_SIZE as usize;

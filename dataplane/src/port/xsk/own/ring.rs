@@ -102,8 +102,14 @@ impl<E: Entry> Ring<E> {
         self.cells.len() as u32
     }
 
-    fn cell(&self, index: u32) -> &E::Cell {
-        &self.cells[index as usize & (self.cells.len() - 1)]
+    fn place(&self, index: u32) -> usize {
+        index as usize & (self.cells.len() - 1)
+    }
+
+    /// All places in the order of their indices, in two parts: up to the end of the memory, and from its start.
+    fn from(&self, index: u32) -> (&[E::Cell], &[E::Cell]) {
+        let (before, from) = self.cells.split_at(self.place(index));
+        (from, before)
     }
 }
 
@@ -144,8 +150,20 @@ impl<E: Entry> Producer<E> {
     #[inline]
     pub fn write(&mut self, entry: E) {
         debug_assert!(self.room() > 0, "an entry would be overwritten");
-        entry.store(self.ring.cell(self.next));
+        entry.store(&self.ring.cells[self.ring.place(self.next)]);
         self.next = self.next.wrapping_add(1);
+    }
+
+    /// Writes several.
+    #[inline]
+    pub fn write_all<T: Copy>(&mut self, what: &[T], as_entry: impl Fn(T) -> E) {
+        debug_assert!(self.room() as usize >= what.len(), "entries would be overwritten");
+        let (here, at_the_start) = self.ring.from(self.next);
+        let (now, later) = what.split_at(what.len().min(here.len()));
+        let store = |(&what, cell): (&T, &E::Cell)| as_entry(what).store(cell);
+        now.iter().zip(here).for_each(store);
+        later.iter().zip(at_the_start).for_each(store);
+        self.next = self.next.wrapping_add(what.len() as u32);
     }
 
     /// Shows the other side all that was written.
@@ -195,10 +213,9 @@ impl<E: Entry> Consumer<E> {
             self.written = self.ring.producer[0].load(Ordering::Acquire);
         }
         let count = self.written.wrapping_sub(self.next).min(limit);
-        for offset in 0..count {
-            each(E::load(self.ring.cell(self.next.wrapping_add(offset))));
-        }
         if count > 0 {
+            let (here, at_the_start) = self.ring.from(self.next);
+            here.iter().chain(at_the_start).take(count as usize).for_each(|cell| each(E::load(cell)));
             self.next = self.next.wrapping_add(count);
             // Release: we have read the entries before the other side writes over them.
             self.ring.consumer[0].store(self.next, Ordering::Release);

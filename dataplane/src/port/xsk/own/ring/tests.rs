@@ -66,7 +66,7 @@ impl<E: Entry> Kernel<E> {
 
 /// The n-th entry.
 fn descriptor(n: u64) -> Descriptor {
-    Descriptor { address: n << 11 | n % 2048, length: (n * 7 % 2048) as u32, options: (n % 2) as u32 }
+    Descriptor { address: n * 2048 + n % 2048, length: (n * 7 % 2048) as u32, options: (n % 2) as u32 }
 }
 
 /// What one of the two sides does.
@@ -109,7 +109,12 @@ fn check(start: u32, steps: &[Step]) -> Result<(), TestCaseError> {
                 prop_assert_eq!(producer.has_room(count), on_the_way.len() + count as usize <= SIZE as usize);
                 let batch = if producer.has_room(count) { count } else { 0 };
                 let batch: Vec<_> = (written..written + u64::from(batch)).map(descriptor).collect();
-                batch.iter().for_each(|&entry| producer.write(entry));
+                // One by one or all together.
+                if count % 2 == 0 {
+                    batch.iter().for_each(|&entry| producer.write(entry));
+                } else {
+                    producer.write_all(&batch, |entry| entry);
+                }
                 prop_assert_eq!(sink.used() as usize, on_the_way.len(), "not shown yet");
                 producer.publish();
                 written += batch.len() as u64;
