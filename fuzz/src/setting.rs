@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use shunt_api::counters::DropReason;
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{
-    Backend, DataplaneSettings, FleetKey, Mode, Nat, Pool, Rings, Service, Snapshot, Timeouts, Tunnel, UnlistedPorts,
+    Backend, DataplaneSettings, FleetKey, Mode, Nat, Pool, Rings, Service, Snapshot, Timeouts, Tunnel,
+    UnlistedPorts,
 };
 use shunt_dataplane::packet::ethernet::VlanTag;
 use shunt_dataplane::port::NicIndex;
