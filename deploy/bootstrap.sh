@@ -1,11 +1,13 @@
 #!/bin/bash
 # Installs what a fresh Debian lacks to build, test and demonstrate Shunt. Run it as root, as often as you
-# like: it says nothing when nothing is missing. It never starts a service: the tests run nginx themselves.
+# like: it says nothing when nothing is missing. It never starts a service: tests and benchmarks run nginx and haproxy themselves.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build="build-essential clang llvm m4 pkg-config libelf-dev zlib1g-dev libclang-dev"
 run="iproute2 ethtool curl nginx-light iperf3 iputils-ping procps shellcheck"
+# What the benchmarks compare with.
+compare="haproxy libnginx-mod-stream nftables"
 
 fail() {
     echo "bootstrap: $*" >&2
@@ -16,6 +18,10 @@ installed() {
     case $1 in
         # Any build of nginx will do.
         nginx-light) [ -x /usr/sbin/nginx ] ;;
+        # And one with its stream module built in needs no other.
+        libnginx-mod-stream)
+            [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || /usr/sbin/nginx -V 2>&1 | grep -qE -- '--with-stream( |$)'
+            ;;
         *) [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ] ;;
     esac
 }
@@ -39,9 +45,13 @@ restore_policy() {
     if [ -e $none ]; then rm -f $policy $none; fi
 }
 
+forget_service() {
+    rm -f "/etc/systemd/system/multi-user.target.wants/$1.service" "/etc/systemd/system/sysinit.target.wants/$1.service"
+}
+
 install_packages() {
     local missing=() package
-    for package in $build $run; do
+    for package in $build $run $compare; do
         installed "$package" || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
@@ -54,10 +64,13 @@ install_packages() {
     log=$(mktemp)
     DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null 2>"$log" ||
         { cat "$log" >&2; fail "apt-get could not install ${missing[*]}"; }
-    case " ${missing[*]} " in
-        # Nor should it start at the next boot and take port 80. (systemctl may be missing.)
-        *" nginx-light "*) rm -f /etc/systemd/system/multi-user.target.wants/nginx.service ;;
-    esac
+    # Nor should they start at the next boot and take ports or set rules. (systemctl may be missing.)
+    for package in "${missing[@]}"; do
+        case $package in
+            nginx-light) forget_service nginx ;;
+            haproxy | nftables) forget_service "$package" ;;
+        esac
+    done
     rm -f "$log"
 }
 

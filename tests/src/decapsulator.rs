@@ -4,9 +4,9 @@ use std::iter::Sum;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 
-use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder, ProgramMut};
-use rustix::net::netdevice::name_to_index;
+use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder};
 
+use crate::bpf::{attach_xdp, map, number};
 use crate::error::{Error, Result, While};
 use crate::namespace::Namespace;
 
@@ -62,15 +62,7 @@ impl Decapsulator {
     /// Loads the program and attaches it to an interface of the namespace.
     pub fn attach(namespace: &Namespace, interface: &str) -> Result<Self> {
         let object = load()?;
-        let what = || format!("attach the decapsulating program to {interface} of {}", namespace.name());
-        // An interface index means what it means in the namespace of the thread that attaches.
-        let link = namespace.inside(|| {
-            let socket =
-                rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
-                    .to(what)?;
-            let index = name_to_index(&socket, interface).to(what)?;
-            program(&object)?.attach_xdp(index.cast_signed()).to(what)
-        })??;
+        let link = attach_xdp(namespace, interface, &object)?;
         Ok(Self { object, link })
     }
 
@@ -109,16 +101,6 @@ fn load() -> Result<Object> {
     ObjectBuilder::default().open_memory(OBJECT).to(what)?.load().to(what)
 }
 
-fn program(object: &Object) -> Result<ProgramMut<'_>> {
-    object.progs_mut().next().ok_or_else(|| Error::Wrong("decap.bpf.o holds no program".to_owned()))
-}
-
-/// A map of a program by its name.
-pub(crate) fn map<'o>(object: &'o Object, name: &str) -> Result<libbpf_rs::Map<'o>> {
-    let found = object.maps().find(|map| map.name() == name);
-    found.ok_or_else(|| Error::Wrong(format!("the program holds no map {name}")))
-}
-
 fn counters(object: &Object) -> Result<Decapsulated> {
     let map = map(object, "decapsulated")?;
     let value = |index: u32| {
@@ -146,11 +128,6 @@ fn entries<const KEY: usize>(object: &Object, name: &str) -> Result<Vec<([u8; KE
     Ok(entries)
 }
 
-/// The value of a counter.
-pub(crate) fn number(value: Vec<u8>) -> u64 {
-    value.try_into().map_or(0, u64::from_ne_bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -159,6 +136,7 @@ mod tests {
     use libbpf_rs::ProgramInput;
 
     use super::*;
+    use crate::bpf::program;
 
     const PASS: u32 = 2;
     const DROP: u32 = 1;

@@ -36,7 +36,7 @@ pub enum Error {
         /// How long was waited.
         limit: Duration,
     },
-    /// The decapsulating program could not be loaded, attached or read.
+    /// A BPF program could not be loaded, attached or read.
     #[error("cannot {what}: {source}")]
     Bpf {
         /// What was tried, as in "cannot …".

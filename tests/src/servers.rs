@@ -89,7 +89,7 @@ fn listeners(vips: &[IpAddr], ports: &[u16]) -> Vec<SocketAddr> {
 }
 
 /// Waits until the server accepts on every address; its own log explains if it ended instead.
-fn wait_listening(server: &mut Process, namespace: &Namespace, wanted: &[SocketAddr]) -> Result<()> {
+pub fn wait_listening(server: &mut Process, namespace: &Namespace, wanted: &[SocketAddr]) -> Result<()> {
     let name = namespace.name();
     wait::until(&format!("the server in {name} to listen"), START_LIMIT, || {
         ensure(server.is_running(), || format!("the server in {name} ended:\n{}", server.log()))?;

@@ -1,4 +1,4 @@
-//! The programs under test, running in a topology's `lb` namespace.
+//! The programs under test, running in the namespace of a load balancer.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,8 +12,10 @@ use shunt_api::status::Stats;
 
 use crate::command;
 use crate::error::{Error, Result, While, ensure};
+use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::programs;
+use crate::run::Run;
 use crate::settings::{FLEET_KEY, Settings};
 use crate::topology::Topology;
 use crate::wait;
@@ -23,7 +25,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Both daemons, their files and their sockets.
 pub struct Shunt<'t> {
-    topology: &'t Topology,
+    run: &'t Run,
+    lb: &'t Namespace,
     paths: Paths,
     /// Entries that the kernel itself puts into a new bpffs.
     preloaded: BTreeSet<PathBuf>,
@@ -47,9 +50,13 @@ pub struct Paths {
 }
 
 impl<'t> Shunt<'t> {
-    /// Starts both daemons and waits until they are healthy.
+    /// Starts both daemons in a topology and waits until they are healthy.
     pub fn start(topology: &'t Topology, settings: &Settings) -> Result<Self> {
-        let run = &topology.run;
+        Self::start_at(&topology.run, &topology.lb, settings)
+    }
+
+    /// Starts both daemons in any namespace and waits until they are healthy. A run has room for one pair.
+    pub fn start_at(run: &'t Run, lb: &'t Namespace, settings: &Settings) -> Result<Self> {
         run.write("fleet.key", format!("{FLEET_KEY}\n"))?;
         let paths = Paths {
             config: run.write("shunt.toml", settings.to_string())?,
@@ -59,7 +66,7 @@ impl<'t> Shunt<'t> {
             state: run.subdirectory("state")?,
         };
         let preloaded = entries(&paths.bpf)?;
-        let mut shunt = Self { topology, paths, preloaded, dataplane: None, controlplane: None };
+        let mut shunt = Self { run, lb, paths, preloaded, dataplane: None, controlplane: None };
         shunt.start_dataplane()?;
         shunt.start_controlplane()?;
         shunt.wait_healthy(PATIENCE)?;
@@ -98,8 +105,7 @@ impl<'t> Shunt<'t> {
     }
 
     fn spawn(&self, program: &str, arguments: &[String]) -> Result<Process> {
-        let (run, lb) = (&self.topology.run, &self.topology.lb);
-        Process::start(run, lb, program, &programs::path(program)?, arguments)
+        Process::start(self.run, self.lb, program, &programs::path(program)?, arguments)
     }
 
     /// `kill -9`.
@@ -179,7 +185,7 @@ impl<'t> Shunt<'t> {
 
     /// Writes other settings and makes the daemons take them over.
     pub fn apply(&self, settings: &Settings) -> Result<()> {
-        self.topology.run.write("shunt.toml", settings.to_string())?;
+        self.run.write("shunt.toml", settings.to_string())?;
         command::run(self.lbctl_command()?.arg("reload")).map(drop)
     }
 }

@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, ProgramMut, TC_EGRESS, TC_INGRESS, TcHookBuilder};
 use rustix::net::netdevice::name_to_index;
 
-use crate::decapsulator::{map, number};
+use crate::bpf::{map, number};
 use crate::error::{Error, Result, While};
 use crate::namespace::Namespace;
 use crate::topology::{NODE_NIC, Segment, Topology};

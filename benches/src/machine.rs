@@ -1,0 +1,27 @@
+//! Where the figures come from, in a line: they mean little without.
+
+use std::fs;
+use std::process::Command;
+
+/// Processor, cores, kernel and commit.
+pub fn description() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("{}, {cores} cores, Linux {}, commit {}", processor(), kernel(), commit())
+}
+
+fn processor() -> String {
+    let table = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = table.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    name.unwrap_or("unknown processor").to_owned()
+}
+
+fn kernel() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Short hash of what is checked out; `+` when files differ from it.
+fn commit() -> String {
+    let said = Command::new("git").args(["describe", "--always", "--dirty=+", "--exclude=*"]).output();
+    let text = said.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+    text.map_or("unknown".to_owned(), |text| String::from_utf8_lossy(&text).trim().to_owned())
+}
