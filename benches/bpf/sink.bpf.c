@@ -11,7 +11,7 @@ enum kind { AS_SENT, TUNNELLED, TRANSLATED, KINDS };
 struct settings {
 	__be32 vip;
 	__be16 port;
-	__u16 align;
+	__u16 timing; /* whether delays are noted */
 };
 
 #define SAMPLES 64
@@ -129,7 +129,7 @@ int sink(struct xdp_md *ctx)
 	count = bpf_map_lookup_elem(&counts, &kind);
 	if (!count)
 		return XDP_PASS;
-	if (sent_ns)
+	if (sent_ns && set->timing)
 		note_delay(sent_ns);
 	if (++*count % SAMPLE_EVERY == 0)
 		keep(ctx, *count);

@@ -39,6 +39,8 @@ const SUBJECT_CORE: usize = 1;
 const ROUNDS: usize = 5;
 /// Shares of packets or connections whose time is told.
 const PERCENTILES: [f64; 3] = [0.5, 0.99, 0.999];
+/// Load average of a machine that has nothing else to do; `make` may just have built something.
+const QUIET: f64 = 1.0;
 /// Between a start and the first sign of life, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -82,14 +84,21 @@ pub fn run(options: &Options) -> Result<()> {
     pinning::demand_cores(SUBJECT_CORE + 1)?;
     let machine = machine::description();
     println!("End to end over veth: {machine}\n");
+    let busy = machine::busy_cores();
+    if busy > QUIET {
+        println!(
+            "Other programs keep {busy:.1} cores busy: figures are lower and delays longer than they could be.\n"
+        );
+    }
     let duration = Duration::from_secs_f64(options.seconds_per_point / ROUNDS as f64);
     let packets = packets::measure(duration)?;
     let connections = connections::measure(duration)?;
     eprintln!();
-    report::packets(&packets, &machine, &options.out)?;
-    report::connections(&connections, &machine, &options.out)?;
+    let source = format!("{machine}; medians of {ROUNDS} rounds of {:.1} s", duration.as_secs_f64());
+    report::packets(&packets, &source, &options.out)?;
+    report::connections(&connections, &source, &options.out)?;
     let latency = [packets.latency, connections.latency].concat();
-    report::latency(&latency, &machine, &options.out)?;
+    report::latency(&latency, &source, &options.out)?;
     println!("JSON and charts are in {}", options.out.display());
     Ok(())
 }

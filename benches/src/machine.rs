@@ -9,6 +9,12 @@ pub fn description() -> String {
     format!("{}, {cores} cores, Linux {}, commit {}", processor(), kernel(), commit())
 }
 
+/// Cores that other programs keep busy, averaged over the last minute.
+pub fn busy_cores() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
+}
+
 fn processor() -> String {
     let table = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = table.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));

@@ -90,7 +90,8 @@ impl<'n> Lane<'n> {
         let server = servers::start_nginx_at(&network.run, &network.backend, &at)?;
         pinning::pin(server.pid(), GENERATOR_CORE)?;
         let tunnelled = subject == Subject::ShuntIpip;
-        let tunnels = tunnelled.then(|| Decapsulator::attach(&network.backend.namespace, NODE_NIC)).transpose()?;
+        let tunnels =
+            tunnelled.then(|| Decapsulator::attach(&network.backend.namespace, NODE_NIC)).transpose()?;
         let running = subject.start(network)?;
         Ok(Self { subject, network, _server: server, _tunnels: tunnels, _running: running })
     }
@@ -197,6 +198,7 @@ fn summary(rounds: &[Vec<Round>]) -> Connections {
             p50_us: delay(0),
             p99_us: delay(1),
             p99_9_us: delay(2),
+            lost: 0.0,
         });
     }
     connections

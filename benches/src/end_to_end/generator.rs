@@ -68,8 +68,11 @@ impl<'n> Generator<'n> {
         bpf::map(&self.object, "settings")?.update(&[0; 4], &settings, MapFlags::ANY).to(what)?;
         let file = self.network.run.write("frame", &frame)?;
         let program = std::env::current_exe().to(|| "find the path of this program".to_owned())?;
-        let arguments =
-            ["send".to_owned(), format!("--pins={}", self.pins.display()), format!("--frame={}", file.display())];
+        let arguments = [
+            "send".to_owned(),
+            format!("--pins={}", self.pins.display()),
+            format!("--frame={}", file.display()),
+        ];
         Process::start(&self.network.run, &self.network.client.namespace, "generator", &program, &arguments)
     }
 

@@ -3,13 +3,13 @@
 //! An AF_XDP subject has a core to itself beside the generator's. So that the kernel has, too, the NIC towards the
 //! client is polled by a kernel thread on that core ("threaded NAPI") instead of by the generator's core.
 
-use std::process::Command;
-
 use shunt_tests::command;
 use shunt_tests::error::{Result, ensure};
 use shunt_tests::namespace::Namespace;
 
-use super::network::{BACK, BACK_MAC, BACKEND_MAC, BACKENDS, FRONT, LB_BACK, Network, TCP_PORT, UDP_PORT, VIP};
+use super::network::{
+    BACK, BACK_MAC, BACKEND_MAC, BACKENDS, FRONT, LB_BACK, Network, TCP_PORT, UDP_PORT, VIP, sh_inside,
+};
 use super::{SUBJECT_CORE, pinning};
 
 /// Destination and source of every flow are translated, as by Shunt's mode `nat`.
@@ -53,7 +53,8 @@ pub fn start_dsr(network: &Network) -> Result<()> {
 }
 
 fn by_hash(targets: impl Iterator<Item = impl std::fmt::Display>) -> String {
-    let entries: Vec<String> = targets.enumerate().map(|(index, target)| format!("{index} : {target}")).collect();
+    let entries: Vec<String> =
+        targets.enumerate().map(|(index, target)| format!("{index} : {target}")).collect();
     format!("{{ {} }}", entries.join(", "))
 }
 
@@ -65,11 +66,12 @@ fn poll_on_own_core(network: &Network) -> Result<()> {
     // Without either XDP or GRO a veth drops the frames that an XDP program redirects to its peer.
     network.lb.run("ethtool", &["-K", FRONT, "gro", "on"])?;
     let before = pinning::polling_threads(FRONT)?;
-    // `ip netns exec` shows the /sys of the namespace.
-    let set = format!("echo 1 > /sys/class/net/{FRONT}/threaded");
-    command::run(Command::new("ip").args(["netns", "exec", network.lb.name(), "sh", "-c", &set]))?;
+    sh_inside(&network.lb, &format!("echo 1 > /sys/class/net/{FRONT}/threaded"))?;
     let mut threads = pinning::polling_threads(FRONT)?;
     threads.retain(|thread| !before.contains(thread));
     ensure(!threads.is_empty(), || format!("the kernel started no polling thread for {FRONT}"))?;
-    threads.into_iter().try_for_each(|thread| pinning::pin(thread, SUBJECT_CORE))
+    threads.into_iter().try_for_each(|thread| {
+        pinning::pin(thread, SUBJECT_CORE)?;
+        pinning::prioritise(thread)
+    })
 }

@@ -99,12 +99,20 @@ impl Network {
         Ok(network)
     }
 
+    /// Lets the backend take in what comes by `direct` on this core, as it does what a load balancer on this core
+    /// sends.
+    pub fn take_direct_packets_in_on(&self, core: usize) -> Result<()> {
+        let set = format!("echo {:x} > /sys/class/net/direct/queues/rx-0/rps_cpus", 1 << core);
+        sh_inside(&self.backend.namespace, &set)
+    }
+
     fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
         [&self.client.namespace, &self.lb, &self.backend.namespace].into_iter()
     }
 
     fn create_links(&self) -> Result<()> {
-        let (client, lb, backend) = (self.client.namespace.name(), self.lb.name(), self.backend.namespace.name());
+        let (client, lb, backend) =
+            (self.client.namespace.name(), self.lb.name(), self.backend.namespace.name());
         let batch = format!(
             "link add {NODE_NIC} netns {client} address {CLIENT_MAC} type veth \
                  peer name {FRONT} netns {lb} address {FRONT_MAC}\n\
@@ -137,6 +145,11 @@ impl Network {
         self.client.finish_own_packets()?;
         self.backend.finish_own_packets()
     }
+}
+
+/// Runs a line of shell that sees the /sys of the namespace.
+pub fn sh_inside(namespace: &Namespace, line: &str) -> Result<()> {
+    command::run(Command::new("ip").args(["netns", "exec", namespace.name(), "sh", "-c", line])).map(drop)
 }
 
 fn node(name: &str, namespace: Namespace, v4: Ipv4Addr) -> Node {

@@ -2,13 +2,22 @@
 
 use std::fs;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, getpriority_process, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use shunt_tests::error::{Error, Result, While};
 
 /// Keeps the calling thread on a core.
 pub fn pin_this_thread(core: usize) -> Result<()> {
     sched_setaffinity(None, &only(core)).to(|| format!("run on core {core}"))
+}
+
+/// Lets a kernel thread be scheduled as this process is, which its whole session may have a priority for.
+pub fn prioritise(thread: u32) -> Result<()> {
+    let what = || format!("set the priority of kernel thread {thread}");
+    let session = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+    let session = session.rsplit(' ').next().and_then(|nice| nice.trim().parse().ok()).unwrap_or(0);
+    let own = getpriority_process(None).to(what)?;
+    setpriority_process(Pid::from_raw(thread.cast_signed()), own.min(session)).to(what)
 }
 
 /// Keeps a process of one thread, or a kernel thread, on a core.
@@ -22,7 +31,9 @@ pub fn polling_threads(nic: &str) -> Result<Vec<u32>> {
     let start = format!("napi/{nic}-");
     let entries = fs::read_dir("/proc").to(|| "list processes".to_owned())?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let named = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with(&start));
+    let named = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with(&start))
+    };
     Ok(pids.filter(named).collect())
 }
 

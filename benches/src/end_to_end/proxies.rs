@@ -18,7 +18,7 @@ pub fn start_haproxy(network: &Network) -> Result<Process> {
     let servers: String =
         BACKENDS.iter().zip(1..).map(|(own, n)| format!("  server s{n} {own}:{TCP_PORT}\n")).collect();
     let config = format!(
-        "global\n  nbthread 1\n  maxconn 10000\n\
+        "global\n  nbthread 1\n  maxconn 4000\n\
          defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
          listen bench\n  bind {VIP}:{TCP_PORT}\n  balance roundrobin\n{servers}"
     );
@@ -45,7 +45,9 @@ pub fn start_nginx(network: &Network) -> Result<Process> {
 }
 
 fn start(network: &Network, name: &str, program: &Path, arguments: &[&str]) -> Result<Process> {
-    ensure(program.exists(), || format!("{} is missing; deploy/bootstrap.sh installs it", program.display()))?;
+    ensure(program.exists(), || {
+        format!("{} is missing; deploy/bootstrap.sh installs it", program.display())
+    })?;
     network.lb.ip(&format!("addr add {VIP}/32 dev lo\n"))?;
     let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let mut process = Process::start(&network.run, &network.lb, &format!("lb-{name}"), program, &arguments)?;

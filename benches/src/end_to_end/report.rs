@@ -13,22 +13,22 @@ use crate::chart::{Bar, Chart, Group, Scale};
 use crate::results::{write_chart, write_json};
 
 /// Prints and writes what the forwarders did.
-pub fn packets(packets: &Packets, machine: &str, directory: &Path) -> Result<()> {
+pub fn packets(packets: &Packets, source: &str, directory: &Path) -> Result<()> {
     let mut rows = Vec::new();
     for points in packets.throughput.chunks(SIZES.len()) {
-        let figures = points.iter().flat_map(|point| {
-            [grouped(point.packets_per_second), format!("{:.2}", point.ratio_to_floor)]
-        });
+        let figures = points
+            .iter()
+            .flat_map(|point| [grouped(point.packets_per_second), format!("{:.2}", point.ratio_to_floor)]);
         rows.push(std::iter::once(label(points[0].subject)).chain(figures).collect());
     }
     let header = ["packets/s", "64 bytes", "to floor", "512 bytes", "to floor", "1500 bytes", "to floor"];
     print(&header, rows);
     write_json(directory, "end-to-end", &packets.throughput)?;
-    write_chart(directory, "end-to-end", &throughput_chart(packets, machine))
+    write_chart(directory, "end-to-end", &throughput_chart(packets, source))
 }
 
 /// Prints and writes what the clients saw.
-pub fn connections(connections: &Connections, machine: &str, directory: &Path) -> Result<()> {
+pub fn connections(connections: &Connections, source: &str, directory: &Path) -> Result<()> {
     let rows = connections.throughput.iter().map(|point| {
         let per_second = grouped(point.connections_per_second);
         vec![label(point.subject), per_second, format!("{:.2}", point.ratio_to_direct)]
@@ -41,9 +41,10 @@ pub fn connections(connections: &Connections, machine: &str, directory: &Path) -
     });
     let chart = Chart {
         title: "Connections per second".to_owned(),
-        subtitle: "TCP connection, one small HTTP request, close; more is better; in brackets: to no load balancer"
-            .to_owned(),
-        source: machine.to_owned(),
+        subtitle:
+            "TCP connection, one small HTTP request, close; more is better; in brackets: to no load balancer"
+                .to_owned(),
+        source: source.to_owned(),
         scale: Scale::Linear,
         groups: vec![Group { label: String::new(), bars: bars.collect() }],
     };
@@ -51,22 +52,27 @@ pub fn connections(connections: &Connections, machine: &str, directory: &Path) -
 }
 
 /// Prints and writes how long packets and connections took.
-pub fn latency(points: &[Latency], machine: &str, directory: &Path) -> Result<()> {
+pub fn latency(points: &[Latency], source: &str, directory: &Path) -> Result<()> {
     for of in ["packet", "connection"] {
         let points = || points.iter().filter(|point| point.of == of);
         let rows = points().map(|point| {
             let delays = [point.p50_us, point.p99_us, point.p99_9_us].map(|delay| format!("{delay:.1}"));
-            [label(point.subject), grouped(point.per_second)].into_iter().chain(delays).collect()
+            let lost = format!("{:.1} %", point.lost * 100.0);
+            [label(point.subject), grouped(point.per_second)]
+                .into_iter()
+                .chain(delays)
+                .chain([lost])
+                .collect()
         });
         let head = format!("{of}, µs at half load");
-        print(&[&head, "offered/s", "p50", "p99", "p99.9"], rows.collect());
-        let chart = latency_chart(of, points(), machine);
+        print(&[&head, "offered/s", "p50", "p99", "p99.9", "lost"], rows.collect());
+        let chart = latency_chart(of, points(), source);
         write_chart(directory, if of == "packet" { "latency" } else { "latency-connections" }, &chart)?;
     }
     write_json(directory, "latency", points)
 }
 
-fn throughput_chart(packets: &Packets, machine: &str) -> Chart {
+fn throughput_chart(packets: &Packets, source: &str) -> Chart {
     let group = |bytes: usize| {
         let points = packets.throughput.iter().filter(|point| point.frame_bytes == bytes);
         let bars = points.map(|point| {
@@ -77,14 +83,15 @@ fn throughput_chart(packets: &Packets, machine: &str) -> Chart {
     };
     Chart {
         title: "Packets per second by frame size".to_owned(),
-        subtitle: "veth, AF_XDP in copy mode, one core; more is better; in brackets: to the bare l2fwd loop".to_owned(),
-        source: machine.to_owned(),
+        subtitle: "veth, AF_XDP in copy mode, one core; more is better; in brackets: to the bare l2fwd loop"
+            .to_owned(),
+        source: source.to_owned(),
         scale: Scale::Linear,
         groups: SIZES.map(group).into(),
     }
 }
 
-fn latency_chart<'p>(of: &str, points: impl Iterator<Item = &'p Latency>, machine: &str) -> Chart {
+fn latency_chart<'p>(of: &str, points: impl Iterator<Item = &'p Latency>, source: &str) -> Chart {
     let points: Vec<_> = points.collect();
     type Read = fn(&Latency) -> f64;
     let percentiles: [(&str, Read); 3] = [
@@ -93,13 +100,14 @@ fn latency_chart<'p>(of: &str, points: impl Iterator<Item = &'p Latency>, machin
         ("99.9 %", |point| point.p99_9_us),
     ];
     let group = |(name, read): (&str, Read)| {
-        let bars = points.iter().map(|point| bar(point.subject, read(point), format!("{:.1} µs", read(point))));
+        let bars =
+            points.iter().map(|point| bar(point.subject, read(point), format!("{:.1} µs", read(point))));
         Group { label: name.to_owned(), bars: bars.collect() }
     };
     Chart {
         title: format!("Time of a {of} at half of each one's own most"),
         subtitle: "µs, logarithmic; less is better".to_owned(),
-        source: machine.to_owned(),
+        source: source.to_owned(),
         scale: Scale::Logarithmic,
         groups: percentiles.map(group).into(),
     }

@@ -26,19 +26,33 @@ impl Sink {
     pub fn attach(network: &Network) -> Result<Self> {
         let what = || "load the sink".to_owned();
         let object = ObjectBuilder::default().open_memory(&OBJECT.0).to(what)?.load().to(what)?;
-        let settings = [&VIP.octets()[..], &UDP_PORT.to_be_bytes(), &[0; 2]].concat();
-        bpf::map(&object, "settings")?.update(&[0; 4], &settings, MapFlags::ANY).to(what)?;
         let link = bpf::attach_xdp(&network.backend.namespace, NODE_NIC, &object)?;
-        Ok(Self { object, _link: link })
+        let sink = Self { object, _link: link };
+        sink.set_timing(false)?;
+        Ok(sink)
+    }
+
+    /// From now on notes, or does not note, how long frames took.
+    pub fn set_timing(&self, timing: bool) -> Result<()> {
+        let (port, timing) = (UDP_PORT.to_be_bytes(), u16::from(timing).to_ne_bytes());
+        let settings = [&VIP.octets()[..], &port, &timing].concat();
+        let set = bpf::map(&self.object, "settings")?.update(&[0; 4], &settings, MapFlags::ANY);
+        set.to(|| "set the sink".to_owned())
     }
 
     /// Frames that arrived so far as they should. One that came otherwise is an error.
     pub fn arrived(&self, expected: Kind) -> Result<u64> {
         let counts = per_cpu(&bpf::map(&self.object, "counts")?, KINDS.len())?;
         for (kind, count) in KINDS.iter().zip(&counts) {
-            ensure(*kind == expected || *count == 0, || format!("{count} frames arrived {kind:?}, not {expected:?}"))?;
+            ensure(*kind == expected || *count == 0, || {
+                format!("{count} frames arrived {kind:?}, not {expected:?}")
+            })?;
         }
-        Ok(KINDS.iter().zip(counts).find_map(|(kind, count)| (*kind == expected).then_some(count)).unwrap_or(0))
+        Ok(KINDS
+            .iter()
+            .zip(counts)
+            .find_map(|(kind, count)| (*kind == expected).then_some(count))
+            .unwrap_or(0))
     }
 
     /// Frames by bucket of the time in nanoseconds since they were sent.

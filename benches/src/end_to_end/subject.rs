@@ -7,7 +7,7 @@ use shunt_tests::shunt::Shunt;
 
 use super::frame::Kind;
 use super::network::{BACK, BACKENDS, DIRECT, FRONT, Network, VIP};
-use super::{floor, kernel, proxies};
+use super::{SUBJECT_CORE, floor, kernel, proxies};
 use crate::chart::Colour;
 
 /// One way from the client to the backends.
@@ -59,7 +59,7 @@ pub const CONNECTED: [Subject; 9] = [
 /// A subject at work; dropping it ends it.
 pub enum Running<'n> {
     /// Its daemons.
-    Shunt(#[expect(dead_code, reason = "held until it is dropped")] Shunt<'n>),
+    Shunt(#[expect(dead_code, reason = "held until it is dropped")] Box<Shunt<'n>>),
     /// Its process.
     Process(#[expect(dead_code, reason = "held until it is dropped")] Process),
     /// Nothing but rules, which end with the network.
@@ -131,13 +131,14 @@ impl Subject {
             Self::NftNat => kernel::start_nat(network).map(|()| Running::Kernel),
             Self::Haproxy => proxies::start_haproxy(network).map(Running::Process),
             Self::NginxStream => proxies::start_nginx(network).map(Running::Process),
-            Self::Direct => Ok(Running::Kernel),
+            Self::Direct => network.take_direct_packets_in_on(SUBJECT_CORE).map(|()| Running::Kernel),
         }
     }
 }
 
 fn shunt<'n>(network: &'n Network, mode: &'static str) -> Result<Running<'n>> {
-    Shunt::start_at(&network.run, &network.lb, &settings(mode)).map(Running::Shunt)
+    let shunt = Shunt::start_at(&network.run, &network.lb, &settings(mode))?;
+    Ok(Running::Shunt(Box::new(shunt)))
 }
 
 /// A configuration file for this network.
@@ -152,8 +153,11 @@ pub fn settings(mode: &'static str) -> Settings {
     if mode == "nat" {
         settings.tables = "[nat]\nsources = [\"10.78.3.1\"]\n";
     }
-    settings.pools =
-        vec![Pool { name: "pool".to_owned(), mode, backends: BACKENDS.iter().zip(1..).map(backend).collect() }];
+    settings.pools = vec![Pool {
+        name: "pool".to_owned(),
+        mode,
+        backends: BACKENDS.iter().zip(1..).map(backend).collect(),
+    }];
     settings.services = vec![Service {
         name: "service".to_owned(),
         vips: vec![VIP.into()],
@@ -169,7 +173,6 @@ mod tests {
     use shunt_api::config::Config;
 
     use super::*;
-    use crate::end_to_end::SUBJECT_CORE;
     use crate::end_to_end::network::{NAT_SOURCE, TCP_PORT, UDP_PORT};
 
     #[test]
