@@ -4,6 +4,10 @@
 //! take turns within seconds: what the machine's neighbours do meets all alike. Figures are medians of the rounds,
 //! ratios are medians of the rounds' ratios.
 //!
+//! Forwarders are compared by packets per second, against the bare loop, and by the time of a packet. Proxies carry
+//! no single packets, so they are compared by connections, against none in between. There client and servers share
+//! a core, which is the limit of everything that is faster than they are.
+//!
 //! Load and backends work on core 0, the subject on core 1: the worker thread of Shunt and of the floor, the kernel
 //! thread that polls the NIC for nftables, the thread of a proxy. What comes before and behind it is the same for
 //! all but one thing: the copy into an AF_XDP socket is made by the core that the packet comes from, as on a NIC
@@ -104,7 +108,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Runs one of the programs.
-pub fn help(helper: Helper) -> Result<()> {
+pub fn run_helper(helper: Helper) -> Result<()> {
     match helper {
         Helper::Send(sending) => generator::send(&sending),
         Helper::L2fwd(forwarding) => floor::forward(&forwarding),
@@ -134,7 +138,18 @@ fn pause(duration: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    /// False, said on stderr, when a program cannot be loaded. Unlike eprintln!, this is not captured.
+    pub fn is_root() -> bool {
+        let root = rustix::process::geteuid().is_root();
+        if !root {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: loading a BPF program needs root");
+        }
+        root
+    }
 
     #[test]
     fn each_round_begins_with_another() {

@@ -64,7 +64,7 @@ fn run(what: What) -> Result<()> {
             pipeline::run();
             end_to_end::run(&end_to_end::Options::default())?;
         }
-        What::Helper(helper) => end_to_end::help(helper)?,
+        What::Helper(helper) => end_to_end::run_helper(helper)?,
     }
     Ok(())
 }

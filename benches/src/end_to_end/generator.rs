@@ -127,14 +127,14 @@ mod tests {
     use super::*;
     use crate::end_to_end::frame::{Kind, check};
     use crate::end_to_end::network::{BACK_MAC, BACKEND_MAC};
+    use crate::end_to_end::tests::is_root;
 
     const REDIRECT: u32 = 4;
     const DROP: u32 = 1;
 
     #[test]
     fn every_frame_is_right_in_every_byte_whatever_was_in_the_page() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: loading a BPF program needs root");
+        if !is_root() {
             return;
         }
         let object = open().unwrap().load().unwrap();

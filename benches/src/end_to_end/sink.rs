@@ -24,8 +24,7 @@ pub struct Sink {
 impl Sink {
     /// Attaches it to the backend's NIC.
     pub fn attach(network: &Network) -> Result<Self> {
-        let what = || "load the sink".to_owned();
-        let object = ObjectBuilder::default().open_memory(&OBJECT.0).to(what)?.load().to(what)?;
+        let object = load()?;
         let link = bpf::attach_xdp(&network.backend.namespace, NODE_NIC, &object)?;
         let sink = Self { object, _link: link };
         sink.set_timing(false)?;
@@ -34,9 +33,8 @@ impl Sink {
 
     /// From now on notes, or does not note, how long frames took.
     pub fn set_timing(&self, timing: bool) -> Result<()> {
-        let (port, timing) = (UDP_PORT.to_be_bytes(), u16::from(timing).to_ne_bytes());
-        let settings = [&VIP.octets()[..], &port, &timing].concat();
-        let set = bpf::map(&self.object, "settings")?.update(&[0; 4], &settings, MapFlags::ANY);
+        let map = bpf::map(&self.object, "settings")?;
+        let set = map.update(&[0; 4], &settings(timing), MapFlags::ANY);
         set.to(|| "set the sink".to_owned())
     }
 
@@ -80,6 +78,17 @@ impl Sink {
     }
 }
 
+fn load() -> Result<Object> {
+    let what = || "load the sink".to_owned();
+    ObjectBuilder::default().open_memory(&OBJECT.0).to(what)?.load().to(what)
+}
+
+/// `struct settings` of the program.
+fn settings(timing: bool) -> Vec<u8> {
+    let (port, timing) = (UDP_PORT.to_be_bytes(), u16::from(timing).to_ne_bytes());
+    [&VIP.octets()[..], &port, &timing].concat()
+}
+
 /// The sums over all CPUs of the first entries of a map.
 fn per_cpu(map: &MapImpl<'_>, entries: usize) -> Result<Vec<u64>> {
     let sum = |index: usize| {
@@ -88,4 +97,67 @@ fn per_cpu(map: &MapImpl<'_>, entries: usize) -> Result<Vec<u64>> {
         Ok(values.into_iter().map(bpf::number).sum())
     };
     (0..entries).map(sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use etherparse::{IpNumber, PacketBuilder};
+    use libbpf_rs::ProgramInput;
+
+    use super::*;
+    use crate::end_to_end::network::{BACKENDS, CLIENT};
+    use crate::end_to_end::tests::is_root;
+
+    const DROP: u32 = 1;
+    const PASS: u32 = 2;
+
+    /// An IPv4 packet to the service, or to another port, with a time stamp of long ago.
+    fn packet(to: Ipv4Addr, port: u16) -> Vec<u8> {
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ipv4(CLIENT.octets(), to.octets(), 64).udp(7, port);
+        builder.write(&mut packet, &1u64.to_ne_bytes()).unwrap();
+        packet
+    }
+
+    fn frame(packet: &[u8]) -> Vec<u8> {
+        [&[2; 12][..], &[8, 0], packet].concat()
+    }
+
+    fn tunnel(inner: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        builder.write(&mut packet, IpNumber::IPV4, inner).unwrap();
+        packet
+    }
+
+    #[test]
+    fn frames_are_counted_by_their_form_and_the_rest_passes() {
+        if !is_root() {
+            return;
+        }
+        let object = load().unwrap();
+        let count = |name, entries| per_cpu(&bpf::map(&object, name).unwrap(), entries).unwrap();
+        let run = |packet: &[u8]| {
+            let mut out = vec![0; 2048];
+            let frame = frame(packet);
+            let input =
+                ProgramInput { data_in: Some(&frame), data_out: Some(&mut out), ..Default::default() };
+            bpf::program(&object).unwrap().test_run(input).unwrap().return_value
+        };
+        for (timing, timed) in [(false, 0), (true, 4)] {
+            let map = bpf::map(&object, "settings").unwrap();
+            map.update(&[0; 4], &settings(timing), MapFlags::ANY).unwrap();
+            let as_sent = packet(VIP, UDP_PORT);
+            assert_eq!(run(&as_sent), DROP);
+            assert_eq!(run(&tunnel(&as_sent)), DROP);
+            assert_eq!(run(&packet(BACKENDS[0], UDP_PORT)), DROP);
+            assert_eq!(run(&packet(BACKENDS[1], UDP_PORT)), DROP);
+            assert_eq!(run(&packet(VIP, UDP_PORT + 1)), PASS);
+            assert_eq!(run(&tunnel(&packet(VIP, UDP_PORT + 1))), PASS);
+            assert_eq!(count("delays", BUCKETS).iter().sum::<u64>(), timed);
+        }
+        assert_eq!(count("counts", KINDS.len()), [2, 2, 4]);
+    }
 }
