@@ -25,7 +25,7 @@ check: ## the quick loop: format, lints, unit tests
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 	@cargo test --quiet --workspace --lib --bins
 
-bench: bootstrap ## the benchmarks
+bench: bootstrap build ## the benchmarks
 	@cargo run --release --locked -p shunt-benches
 
 fuzz: bootstrap ## inputs that nobody thought of, 20 s for each target (FUZZ_SECONDS=1800 looks longer)
