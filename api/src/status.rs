@@ -152,6 +152,9 @@ pub struct FlowTableStatus {
     pub used: u64,
     /// Bytes of memory.
     pub size_bytes: u64,
+    /// Bytes of it on huge pages.
+    #[serde(default)]
+    pub huge_page_bytes: u64,
 }
 
 /// The way to a backend.

@@ -74,8 +74,7 @@ fn pipeline(mode: Mode, frames: &[Vec<u8>]) -> f64 {
     let table = Arc::new(Compiler::default().compile(&snapshot(mode)).expect("a valid snapshot"));
     let hops = vec![hop(); table.backend_limit()].into_boxed_slice();
     let flows = Arc::new(FlowTables::new(100_000, 100_000));
-    let shared =
-        Arc::new(Shared::new(Forwarding { sequence: 1, table, hops, nics: Box::default() }, flows, 1));
+    let shared = Arc::new(Shared::new(Forwarding::new(1, table, hops, Box::default()), flows, 1));
     let mut worker = Worker::new(MemoryPort::new(2 * BATCH, BATCH), shared, 0, BATCH, false);
     let lead = steering::lead(if mode == Mode::Ipip { 20 } else { 0 });
     let mut round = |batch: &[Vec<u8>]| {

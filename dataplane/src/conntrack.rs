@@ -26,13 +26,18 @@
 //! new one is served statelessly.
 
 mod control;
+mod hash;
 #[cfg(all(test, feature = "loom"))]
 mod loom_tests;
 
-pub use control::{BackendId, Control, Seconds, State};
+pub use control::{BackendId, Control, Seconds, State, fresh_s, kept_s};
+pub use hash::{KeyHasher, scaled};
+
+use std::ops::Range;
 
 use ahash::RandomState;
 
+use crate::memory;
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Entries of a bucket. Two cache lines of IPv4 entries; two in the model checker, to bound its work.
@@ -44,7 +49,7 @@ pub type IdleLimits = [u32; State::COUNT];
 /// Flows whose key is `K` words and whose value is `V`.
 pub struct FlowTable<const K: usize, const V: usize> {
     buckets: Box<[Bucket<K, V>]>,
-    seed: RandomState,
+    hasher: KeyHasher,
 }
 
 #[repr(align(64))]
@@ -62,7 +67,6 @@ struct Entry<const K: usize, const V: usize> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places {
     first: u32,
-    second: u32,
     /// The hash, also the source of a tunnel's entropy.
     pub hash: u64,
 }
@@ -117,11 +121,15 @@ pub enum Inserted {
 }
 
 impl<const K: usize, const V: usize> FlowTable<K, V> {
-    /// Room for `flows` in five eighths of the places, at which one flow in two thousand finds both its buckets
-    /// full. All memory is taken and touched here.
-    pub fn new(flows: usize, seed: RandomState) -> Self {
-        let buckets = (flows * 8 / 5).div_ceil(BUCKET).max(1);
-        Self { buckets: (0..buckets).map(|_| Bucket::default()).collect(), seed }
+    /// Room for `flows` in half of the places, at which one flow in 3,500 finds both its buckets full and nine of ten
+    /// stand in the first. All memory is taken and touched here.
+    pub fn new(flows: usize, seed: &RandomState) -> Self {
+        let buckets = memory::table_of(Self::buckets_for(flows), Bucket::default);
+        Self { buckets, hasher: KeyHasher::new(seed) }
+    }
+
+    fn buckets_for(flows: usize) -> usize {
+        (flows * 2).div_ceil(BUCKET).max(1)
     }
 
     /// Places in all.
@@ -134,17 +142,79 @@ impl<const K: usize, const V: usize> FlowTable<K, V> {
         size_of_val(&*self.buckets)
     }
 
+    /// Where the memory is.
+    pub fn addresses(&self) -> Range<usize> {
+        let Range { start, end } = self.buckets.as_ptr_range();
+        start.addr()..end.addr()
+    }
+
     /// Where a key can stand.
+    #[inline(always)]
     pub fn places(&self, key: &[u64; K]) -> Places {
-        let hash = self.seed.hash_one(key);
-        let bucket = |hash: u64| ((u128::from(hash) * self.buckets.len() as u128) >> 64) as u32;
-        let second = hash.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Places { first: bucket(hash), second: bucket(second), hash }
+        self.places_of(self.hasher.hash(key))
+    }
+
+    /// Likewise of a key with this hash.
+    #[inline(always)]
+    pub fn places_of(&self, hash: u64) -> Places {
+        Places { first: scaled(hash, self.buckets.len()) as u32, hash }
+    }
+
+    /// The other bucket; asked for so seldom that it is not kept.
+    #[inline(always)]
+    fn second(&self, places: &Places) -> u32 {
+        let hash = places.hash.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        scaled(hash, self.buckets.len()) as u32
+    }
+
+    /// Asks for the bucket in which most keys stand.
+    #[inline]
+    pub fn prefetch_first(&self, places: &Places) {
+        self.prefetch(places.first);
+    }
+
+    /// Asks for the other bucket.
+    #[inline]
+    pub fn prefetch_second(&self, places: &Places) {
+        self.prefetch(self.second(places));
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, bucket: u32) {
+        if let Some(bucket) = self.buckets.get(bucket as usize) {
+            memory::prefetch(bucket);
+        }
     }
 
     /// The live entry of this key.
+    #[inline(always)]
     pub fn find(&self, key: &[u64; K], places: Places) -> Option<Hit<V>> {
-        self.search(key, places, State::is_live)
+        self.find_first(key, &places).or_else(|| self.find_second(key, &places))
+    }
+
+    /// The live entry of this key, if it stands in the first of its buckets.
+    #[inline(always)]
+    pub fn find_first(&self, key: &[u64; K], places: &Places) -> Option<Hit<V>> {
+        self.find_in(key, places.first)
+    }
+
+    /// The live entry of this key, if it stands in the second of its buckets.
+    #[inline(always)]
+    pub fn find_second(&self, key: &[u64; K], places: &Places) -> Option<Hit<V>> {
+        self.find_in(key, self.second(places))
+    }
+
+    #[inline(always)]
+    fn find_in(&self, key: &[u64; K], bucket: u32) -> Option<Hit<V>> {
+        let entries = &self.buckets.get(bucket as usize)?.0;
+        for (slot, entry) in entries.iter().enumerate() {
+            if entry.may_be(key)
+                && let Some((control, value)) = entry.live(key)
+            {
+                return Some(Hit { at: Place { bucket, slot: slot as u8 }, control, value });
+            }
+        }
+        None
     }
 
     /// Enters a flow that [`Self::find`] did not find. Of two inserts of one key at once at most one succeeds.
@@ -173,8 +243,7 @@ impl<const K: usize, const V: usize> FlowTable<K, V> {
             return Inserted::Lost(winner);
         }
         if entry.swap(tentative, tentative.with_state(State::Unconfirmed)).is_err() {
-            let winner = self.search(key, places, |state| state.is_live() || state == State::Tentative);
-            return Inserted::Lost(winner.map_or(backend, |hit| hit.control.backend()));
+            return Inserted::Lost(self.contender(key, &places).unwrap_or(backend));
         }
         if evicting { Inserted::Evicting } else { Inserted::New }
     }
@@ -189,11 +258,18 @@ impl<const K: usize, const V: usize> FlowTable<K, V> {
         })
     }
 
-    /// Replaces one word of the value, if it is still what the hit saw. Only for a word that any flow may have
-    /// without harm: the entry may have become another flow's with the same word just before.
+    /// Replaces one word of the value, if it is still what the hit saw. If the entry has just become another flow's or
+    /// another backend's with the same word, the word is put back: until this worker gets on, it may be seen.
     pub fn replace(&self, hit: &Hit<V>, index: usize, word: u64) {
-        let stored = &self.entry(hit.at).value[index];
-        let _ = stored.compare_exchange(hit.value[index], word, Ordering::AcqRel, Ordering::Relaxed);
+        let (entry, before) = (self.entry(hit.at), hit.value[index]);
+        let stored = &entry.value[index];
+        if stored.compare_exchange(before, word, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return;
+        }
+        let control = Control(entry.control.load(Ordering::Acquire));
+        if control.version() != hit.control.version() || control.backend() != hit.control.backend() {
+            let _ = stored.compare_exchange(word, before, Ordering::AcqRel, Ordering::Relaxed);
+        }
     }
 
     /// Visits the live entries of bucket `index`; buckets are numbered `0..self.buckets()`.
@@ -220,28 +296,30 @@ impl<const K: usize, const V: usize> FlowTable<K, V> {
         &self.buckets[at.bucket as usize].0[usize::from(at.slot)]
     }
 
-    fn slots(&self, places: Places) -> impl Iterator<Item = Place> {
-        let one = places.first == places.second;
-        let buckets = [Some(places.first), (!one).then_some(places.second)];
-        buckets
-            .into_iter()
-            .flatten()
-            .flat_map(move |bucket| (0..BUCKET as u8).map(move |slot| Place { bucket, slot }))
-    }
-
-    fn search(&self, key: &[u64; K], places: Places, wanted: impl Fn(State) -> bool) -> Option<Hit<V>> {
-        self.slots(places).find_map(|at| {
-            let (control, value) = self.entry(at).matches(key, &wanted)?;
-            Some(Hit { at, control, value })
+    /// All places, in the order in which they count.
+    fn slots(&self, places: &Places) -> impl Iterator<Item = Place> + use<K, V> {
+        let (first, second) = (places.first, self.second(places));
+        let count = if first == second { BUCKET } else { 2 * BUCKET };
+        (0..count).map(move |at| Place {
+            bucket: if at < BUCKET { first } else { second },
+            slot: (at % BUCKET) as u8,
         })
     }
 
-    /// Claims the best place that may be had: free or timed out, else the longest idle unconfirmed flow's.
+    /// The backend of whoever has this key, or is about to.
+    fn contender(&self, key: &[u64; K], places: &Places) -> Option<BackendId> {
+        self.slots(places).find_map(|at| {
+            let (control, _) = self.entry(at).matches(key, is_taken)?;
+            Some(control.backend())
+        })
+    }
+
+    /// Claims the best place that may be had: free or timed out, else an unconfirmed flow's.
     fn claim(&self, places: Places, now: Seconds, limits: &IdleLimits) -> Option<Claimed> {
         // Each failed swap means that another worker changed the place, so the places are read again; after
         // as many tries as there are places the flow is served statelessly rather than contended for.
         for _ in 0..2 * BUCKET {
-            let found = self.claimable(places, now, limits)?;
+            let found = self.claimable(&places, now, limits)?;
             let claimed = found.control.claimed();
             if self.entry(found.at).swap(found.control, claimed).is_ok() {
                 return Some(Claimed { control: claimed, ..found });
@@ -250,51 +328,87 @@ impl<const K: usize, const V: usize> FlowTable<K, V> {
         None
     }
 
-    /// Of the free places one in the emptier bucket: so buckets fill evenly, and hardly any is full before the
+    /// A free place in the first bucket as long as half of it is free, which makes it likely to be the one that a
+    /// packet reads; else one in the emptier bucket, so that buckets fill evenly and hardly any is full before the
     /// table is (Azar et al., "Balanced Allocations", 1994).
-    fn claimable(&self, places: Places, now: Seconds, limits: &IdleLimits) -> Option<Claimed> {
-        let mut free: [(usize, Option<Claimed>); 2] = [(0, None); 2];
-        let mut victim: Option<Claimed> = None;
-        for at in self.slots(places) {
-            let control = Control(self.entry(at).control.load(Ordering::Acquire));
-            let state = control.state();
-            let timed_out = state.is_live() && control.idle_s(now) >= limits[state as usize];
-            if state == State::Empty || timed_out {
-                let (count, first) = &mut free[usize::from(at.bucket != places.first)];
-                *count += 1;
-                first.get_or_insert(Claimed { at, control, evicting: false });
-            } else if state == State::Unconfirmed
-                && victim.is_none_or(|victim| victim.control.idle_s(now) < control.idle_s(now))
+    fn claimable(&self, places: &Places, now: Seconds, limits: &IdleLimits) -> Option<Claimed> {
+        let first = self.survey(places.first, now, limits);
+        if first.free >= BUCKET / 2 {
+            return first.place;
+        }
+        let second = self.survey(self.second(places), now, limits);
+        let emptier = if second.free > first.free { second.place } else { first.place };
+        emptier.or_else(|| match (first.victim, second.victim) {
+            (Some(one), Some(other)) => {
+                Some(if one.control.idle_s(now) < other.control.idle_s(now) { other } else { one })
+            }
+            (one, other) => one.or(other),
+        })
+    }
+
+    fn survey(&self, bucket: u32, now: Seconds, limits: &IdleLimits) -> Survey {
+        let mut survey = Survey::default();
+        for (slot, entry) in self.buckets[bucket as usize].0.iter().enumerate() {
+            let at = Place { bucket, slot: slot as u8 };
+            let control = Control(entry.control.load(Ordering::Acquire));
+            let is_free = control.is_empty()
+                || control.is_live() && control.idle_s(now) >= limits[control.state() as usize];
+            if is_free {
+                survey.free += 1;
+                survey.place.get_or_insert(Claimed { at, control, evicting: false });
+            } else if control.state() == State::Unconfirmed
+                && survey.victim.is_none_or(|victim| victim.control.idle_s(now) < control.idle_s(now))
             {
-                victim = Some(Claimed { at, control, evicting: true });
+                survey.victim = Some(Claimed { at, control, evicting: true });
             }
         }
-        let [first, second] = free;
-        let emptier = if second.0 > first.0 { second.1 } else { first.1 };
-        emptier.or(victim)
+        survey
     }
 
     /// Step 3 of inserting: the backend of an entry that wins over `mine`, if there is one.
     fn yield_to_other(&self, key: &[u64; K], places: Places, mine: Place) -> Option<BackendId> {
-        let mut earlier = true;
-        for at in self.slots(places) {
-            if at == mine {
-                earlier = false;
-                continue;
+        let (first, second) = (places.first, self.second(&places));
+        let among = |bucket: u32| {
+            let entries = self.buckets[bucket as usize].0.iter().enumerate();
+            entries.filter(|(_, entry)| entry.may_be(key)).find_map(|(slot, _)| {
+                let at = Place { bucket, slot: slot as u8 };
+                let earlier = if bucket == mine.bucket { at.slot < mine.slot } else { bucket == first };
+                if at == mine { None } else { self.contest(key, at, earlier) }
+            })
+        };
+        among(first).or_else(|| if second == first { None } else { among(second) })
+    }
+
+    /// The backend of the entry at a place, if it is the key's and wins over ours, before whose place it is or not.
+    #[inline(never)]
+    fn contest(&self, key: &[u64; K], at: Place, earlier: bool) -> Option<BackendId> {
+        let entry = self.entry(at);
+        while let Some((control, _)) = entry.matches(key, is_taken) {
+            if control.state() != State::Tentative || earlier {
+                return Some(control.backend());
             }
-            let entry = self.entry(at);
-            let contends = |state: State| state.is_live() || state == State::Tentative;
-            while let Some((control, _)) = entry.matches(key, contends) {
-                if control.state() != State::Tentative || earlier {
-                    return Some(control.backend());
-                }
-                if entry.swap(control, control.emptied()).is_ok() {
-                    break;
-                }
+            if entry.swap(control, control.emptied()).is_ok() {
+                break;
             }
         }
         None
     }
+}
+
+/// What a bucket has for an insert.
+#[derive(Default)]
+struct Survey {
+    /// Places that are empty or timed out.
+    free: usize,
+    /// The first of them.
+    place: Option<Claimed>,
+    /// The longest idle unconfirmed flow's.
+    victim: Option<Claimed>,
+}
+
+/// Somebody's key stands there, or is about to.
+fn is_taken(state: State) -> bool {
+    state.is_live() || state == State::Tentative
 }
 
 /// A place that an insert may have, or has.
@@ -307,7 +421,28 @@ struct Claimed {
 }
 
 impl<const K: usize, const V: usize> Entry<K, V> {
+    /// Whether the key is this one at a glance, which proves nothing.
+    #[inline(always)]
+    fn may_be(&self, key: &[u64; K]) -> bool {
+        self.key.iter().zip(key).all(|(stored, word)| stored.load(Ordering::Relaxed) == *word)
+    }
+
+    /// Control and value, if this is the key's entry, is live and did not change hands meanwhile.
+    #[inline(always)]
+    fn live(&self, key: &[u64; K]) -> Option<(Control, [u64; V])> {
+        let control = Control(self.control.load(Ordering::Acquire));
+        if !control.is_live() || !self.may_be(key) {
+            return None;
+        }
+        let value = std::array::from_fn(|i| self.value[i].load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        // The later word, so that whoever sees a new value sees what it goes with.
+        let after = Control(self.control.load(Ordering::Relaxed));
+        (after.is_live() && after.version() == control.version()).then_some((after, value))
+    }
+
     /// Control, key and value, if the state is wanted and nobody changed hands meanwhile.
+    #[inline(always)]
     fn read(&self, wanted: impl Fn(State) -> bool) -> Option<(Control, [u64; K], [u64; V])> {
         let before = Control(self.control.load(Ordering::Acquire));
         if !wanted(before.state()) {
@@ -321,6 +456,7 @@ impl<const K: usize, const V: usize> Entry<K, V> {
     }
 
     /// Control and value, if this is the key's entry and its state is wanted.
+    #[inline(always)]
     fn matches(&self, key: &[u64; K], wanted: impl Fn(State) -> bool) -> Option<(Control, [u64; V])> {
         self.read(wanted).and_then(|(control, stored, value)| (stored == *key).then_some((control, value)))
     }

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::cores;
 use crate::engine::{self, Engine, Plan};
 use crate::forward::FlowTables;
+use crate::huge_pages::HugePages;
 use crate::limits::{HOPS_PATIENCE, SWEEP_PERIOD, TICK};
 use crate::losses::Losses;
 use crate::neighbor::{self, HopMap, LinkMap};
@@ -69,6 +70,7 @@ pub struct Control {
     pub(crate) sweep: Sweep,
     pub(crate) watchdog: Watchdog,
     pub(crate) losses: Losses,
+    pub(crate) huge_pages: HugePages,
     /// Backends that sent packets back, and when they last did.
     pub(crate) looped: BTreeMap<IpAddr, std::time::Instant>,
     path_mtus: PathMtus,
@@ -111,6 +113,7 @@ impl Control {
             sweep: Sweep::default(),
             watchdog: Watchdog::default(),
             losses: Losses::default(),
+            huge_pages: HugePages::default(),
             looped: BTreeMap::new(),
             path_mtus: PathMtus::default(),
             clock,
@@ -155,7 +158,10 @@ impl Control {
                 }
                 let _ = answer.send(result);
             }
-            Command::Status(answer) => drop(answer.send(report::status(self))),
+            Command::Status(answer) => {
+                self.huge_pages.renew(std::time::Instant::now());
+                drop(answer.send(report::status(self)));
+            }
             Command::Stats(answer) => drop(answer.send(report::stats(self))),
             Command::Flows(answer) => drop(answer.send(self.flow_source())),
         }
@@ -199,7 +205,7 @@ impl Control {
             mtu_limit: None,
         };
         let (hops, nics) = (ways.to_backends(&table), ways.nics());
-        let forwarding = Forwarding { sequence: 1, table, hops, nics };
+        let forwarding = Forwarding::new(1, table, hops, nics);
         let flows = self.flows_for(&snapshot.dataplane);
         let (nics, settings) = (snapshot.nics.as_slice(), &snapshot.dataplane);
         let plan = Plan { nics, settings, cores: &self.cores, clock: self.clock };
@@ -226,8 +232,12 @@ impl Control {
     fn flows_for(&mut self, settings: &DataplaneSettings) -> Arc<FlowTables> {
         let (v4, v6) = (settings.max_flows_v4, settings.max_flows_v6);
         let kept = self.flows.take().filter(|kept| (kept.0, kept.1) == (v4, v6));
-        let flows = kept.map_or_else(|| Arc::new(FlowTables::new(v4 as usize, v6 as usize)), |kept| kept.2);
+        let make = || Arc::new(FlowTables::new(v4 as usize, v6 as usize));
+        let flows =
+            kept.map_or_else(|| cores::near_workers(&self.cores, &settings.cores, make), |kept| kept.2);
         self.flows = Some((v4, v6, flows.clone()));
+        self.huge_pages = HugePages::read(std::time::Instant::now());
+        log_memory(&flows, &self.huge_pages);
         flows
     }
 
@@ -336,6 +346,13 @@ impl Control {
         }
         Ok(())
     }
+}
+
+fn log_memory(flows: &FlowTables, huge_pages: &HugePages) {
+    let size_bytes = flows.v4.size_bytes() + flows.v6.size_bytes();
+    let tables = [flows.v4.addresses(), flows.v6.addresses()];
+    let huge_page_bytes: usize = tables.iter().map(|table| huge_pages.bytes_in(table)).sum();
+    tracing::info!(size_bytes, huge_page_bytes, "flow tables ready");
 }
 
 fn rejected(error: impl std::error::Error) -> Rejected {

@@ -44,9 +44,31 @@ impl Cores {
     }
 }
 
+/// What `make` returns on a thread that is pinned where workers are: memory that it is the first to touch lies on their
+/// NUMA node. `available` and `configured` as in [`Cores::choose`].
+pub fn near_workers<T: Send>(available: &[usize], configured: &[u32], make: impl FnOnce() -> T + Send) -> T {
+    let core = Cores::choose(available, configured, 1).of_worker(0);
+    let pinned = move || {
+        core.map(core_affinity::set_for_current);
+        make()
+    };
+    let made = std::thread::scope(|scope| scope.spawn(pinned).join());
+    made.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn near_workers_is_on_a_core_of_theirs() {
+        let all = available();
+        let last = *all.last().expect("this runs somewhere");
+        assert_eq!(near_workers(&all, &[], available), [last]);
+        assert_eq!(near_workers(&all, &[all[0] as u32], available), [all[0]]);
+        assert_eq!(near_workers(&[], &[], || 7), 7);
+        assert_eq!(available(), all, "the caller stays where it is");
+    }
 
     #[test]
     fn check() {

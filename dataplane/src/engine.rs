@@ -169,7 +169,8 @@ impl Engine {
     /// Publishes a view to all workers at once. The one before is kept until all have moved on.
     pub fn publish(&mut self, table: Arc<Table>, hops: Box<[Hop]>, nics: Box<[NicLink]>) {
         let sequence = self.shared.forwarding.load().sequence + 1;
-        let forwarding = Arc::new(Forwarding { sequence, table, hops, nics });
+        let forwarding = Forwarding::new(sequence, table, hops, nics);
+        let forwarding = Arc::new(forwarding.after(&self.shared.forwarding.load()));
         self.retired.push(self.shared.forwarding.swap(forwarding));
         self.workers.iter().for_each(|worker| worker.waker.wake());
         self.free_retired();

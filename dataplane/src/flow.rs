@@ -42,6 +42,14 @@ pub struct FlowKey6 {
     pub protocol: Protocol,
 }
 
+/// The bits of a key's last word that belong to the service: port and protocol.
+const SERVICE_BITS: u64 = 0xff_ffff;
+
+/// The last word of a flow's key.
+fn ports_word(client_port: u16, port: u16, protocol: Protocol) -> u64 {
+    u64::from(client_port) << 24 | u64::from(port) << 8 | u64::from(transport::number(protocol))
+}
+
 /// A flow of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FlowKey {
@@ -53,6 +61,9 @@ pub enum FlowKey {
 
 /// A key as the tables of its family store it: in `K` words.
 pub trait Tuple<const K: usize>: Copy + Into<FlowKey> {
+    /// Words of a service's key.
+    type Service;
+
     /// The key of this family, if it is one.
     fn of(key: &FlowKey) -> Option<Self>;
 
@@ -62,11 +73,20 @@ pub trait Tuple<const K: usize>: Copy + Into<FlowKey> {
     /// The key behind stored words; `None` if they were never made by [`Self::words`].
     fn from_words(words: [u64; K]) -> Option<Self>;
 
+    /// What the words say of the service: VIP, port and protocol in the words of its key.
+    fn service_key(words: &[u64; K]) -> Self::Service;
+
     /// The words under which a client's affinity to a backend of a service is stored. They are those of no flow.
     fn affinity_words(&self, service: u32) -> [u64; K];
 }
 
 impl Tuple<2> for FlowKey4 {
+    type Service = [u64; 1];
+
+    fn service_key(&[addresses, ports]: &[u64; 2]) -> [u64; 1] {
+        [addresses << 32 | ports & SERVICE_BITS]
+    }
+
     fn of(key: &FlowKey) -> Option<Self> {
         match key {
             FlowKey::V4(flow) => Some(*flow),
@@ -75,19 +95,16 @@ impl Tuple<2> for FlowKey4 {
     }
 
     fn words(&self) -> [u64; 2] {
-        let ports = u64::from(self.client_port) << 16 | u64::from(self.port);
-        [
-            u64::from(self.client.to_bits()) << 32 | ports,
-            u64::from(self.vip.to_bits()) << 8 | u64::from(transport::number(self.protocol)),
-        ]
+        let addresses = u64::from(self.client.to_bits()) << 32 | u64::from(self.vip.to_bits());
+        [addresses, ports_word(self.client_port, self.port, self.protocol)]
     }
 
     fn from_words(words: [u64; 2]) -> Option<Self> {
         Some(Self {
             client: Ipv4Addr::from_bits((words[0] >> 32) as u32),
-            vip: Ipv4Addr::from_bits((words[1] >> 8) as u32),
-            client_port: (words[0] >> 16) as u16,
-            port: words[0] as u16,
+            vip: Ipv4Addr::from_bits(words[0] as u32),
+            client_port: (words[1] >> 24) as u16,
+            port: (words[1] >> 8) as u16,
             protocol: transport::protocol(words[1] as u8)?,
         })
     }
@@ -98,6 +115,12 @@ impl Tuple<2> for FlowKey4 {
 }
 
 impl Tuple<5> for FlowKey6 {
+    type Service = [u64; 3];
+
+    fn service_key(&[_, _, high, low, ports]: &[u64; 5]) -> [u64; 3] {
+        [high, low, ports & SERVICE_BITS]
+    }
+
     fn of(key: &FlowKey) -> Option<Self> {
         match key {
             FlowKey::V6(flow) => Some(*flow),
@@ -107,13 +130,12 @@ impl Tuple<5> for FlowKey6 {
 
     fn words(&self) -> [u64; 5] {
         let (client, vip) = (self.client.to_bits(), self.vip.to_bits());
-        let ports = u64::from(self.client_port) << 24 | u64::from(self.port) << 8;
         [
             (client >> 64) as u64,
             client as u64,
             (vip >> 64) as u64,
             vip as u64,
-            ports | u64::from(transport::number(self.protocol)),
+            ports_word(self.client_port, self.port, self.protocol),
         ]
     }
 

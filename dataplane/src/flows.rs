@@ -8,7 +8,7 @@ use crate::conntrack::{FlowTable, Hit};
 use crate::control::FlowSource;
 use crate::flow::{FlowKey, FlowKey4, FlowKey6, Tuple};
 use crate::limits::MAX_FLOWS_LISTED;
-use crate::nat::Binding;
+use crate::memo::Memo;
 
 const DEFAULT_LIMIT: usize = 1000;
 
@@ -68,7 +68,7 @@ impl Listing<'_> {
             source: table
                 .nat
                 .as_ref()
-                .and_then(|nat| nat.source(Binding(hit.value[0])))
+                .and_then(|nat| nat.source(Memo(hit.value[0]).binding()))
                 .map(SocketAddr::from),
             state: state.name().to_owned(),
             idle_s,
@@ -106,10 +106,9 @@ mod tests {
             decided(&parsed(&tcp("192.0.2.1", port, "203.0.113.10", 80, 2)), &table, &flows, Seconds(10));
             decided(&parsed(&tcp("2001:db8::1", port, "2001:db8::10", 80, 2)), &table, &flows, Seconds(10));
         }
-        let forwarding =
-            Forwarding { sequence: 1, table: table.clone(), hops: Box::default(), nics: Box::default() };
+        let forwarding = Forwarding::new(1, table.clone(), Box::default(), Box::default());
         let shared = Arc::new(Shared::new(
-            Forwarding { sequence: 1, table, hops: Box::default(), nics: Box::default() },
+            Forwarding::new(1, table, Box::default(), Box::default()),
             Arc::new(flows),
             1,
         ));

@@ -1,5 +1,6 @@
 //! The decision: from a parsed packet to a [`Verdict`]. No I/O, no clock, no log; the only thing it changes
-//! is the tables of flows and fragments. Called by the worker for every packet that parsed.
+//! is the tables of flows and fragments. Called by the worker for every packet that does not
+//! go the express way (`worker::express`).
 
 mod errors;
 mod lookup;
@@ -38,9 +39,9 @@ impl FlowTables {
     /// As [`Self::new`], the same in every run.
     pub fn with_seed(flows_v4: usize, flows_v6: usize, seed: &RandomState) -> Self {
         Self {
-            v4: FlowTable::new(flows_v4, seed.clone()),
-            v6: FlowTable::new(flows_v6, seed.clone()),
-            fragments: Fragments::new(seed.clone()),
+            v4: FlowTable::new(flows_v4, seed),
+            v6: FlowTable::new(flows_v6, seed),
+            fragments: Fragments::new(seed),
         }
     }
 }
@@ -228,6 +229,12 @@ pub fn decide(packet: &Packet, context: Context<'_>) -> Decision {
         Content::Error => errors::about_flow(packet, context),
         Content::TunnelError { .. } => errors::about_tunnel(packet, context.table),
     }
+}
+
+/// Where a packet to a service or to a source of ours would go as things are, with its flow; changes nothing.
+pub fn peek(packet: &Packet, context: Context<'_>) -> Option<Verdict> {
+    let decision = errors::about_flow(packet, context);
+    decision.goes_on().then_some(decision.verdict)
 }
 
 /// A packet with ports.

@@ -23,8 +23,8 @@ const LIMITS: IdleLimits = [FRAGMENT_IDLE_S; State::COUNT];
 
 impl Fragments {
     /// Room for [`FRAGMENTED_PACKETS`] of each family.
-    pub fn new(seed: RandomState) -> Self {
-        let v4 = FlowTable::new(FRAGMENTED_PACKETS, seed.clone());
+    pub fn new(seed: &RandomState) -> Self {
+        let v4 = FlowTable::new(FRAGMENTED_PACKETS, seed);
         Self { v4, v6: FlowTable::new(FRAGMENTED_PACKETS, seed) }
     }
 
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn later_fragments_find_their_flow_until_it_is_too_late() {
-        let store = Fragments::new(RandomState::new());
+        let store = Fragments::new(&RandomState::new());
         for client in ["192.0.2.1", "2001:db8::1"] {
             assert_eq!(recalled(&store, client, 7, 0), None);
             store.remember(&flow(client, 40_000), 7, Seconds(0));
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_number_used_again_is_the_latest_packets() {
-        let store = Fragments::new(RandomState::new());
+        let store = Fragments::new(&RandomState::new());
         for port in [1, 2, 2, 3] {
             store.remember(&flow("192.0.2.1", port), 7, Seconds(u32::from(port)));
             assert_eq!(recalled(&store, "192.0.2.1", 7, u32::from(port)), Some(port));
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_flood_leaves_the_newest() {
-        let store = Fragments::new(RandomState::new());
+        let store = Fragments::new(&RandomState::new());
         let packets = 4 * FRAGMENTED_PACKETS as u32;
         (0..packets).for_each(|id| {
             store.remember(&flow("192.0.2.1", 1), id, Seconds(id / FRAGMENTED_PACKETS as u32));

@@ -1,8 +1,8 @@
 //! The packet path of Shunt as a library, so that tests, benches and fuzzers run the same code as the
 //! program `shunt-dataplane`.
 //!
-//! `packet flow maglev conntrack fragments nat table forward rewrite reply` are pure: no I/O, no clock, no log. `port worker`
-//! move frames. `program neighbor queues engine control http` run on the control thread.
+//! `packet flow maglev conntrack memo index fragments nat table forward rewrite reply` are pure: no I/O, no clock, no log.
+//! `port worker` move frames. `program neighbor queues engine control http huge_pages` run on the control thread.
 
 pub mod clock;
 pub mod conntrack;
@@ -14,9 +14,13 @@ pub mod flows;
 pub mod forward;
 pub mod fragments;
 pub mod http;
+pub mod huge_pages;
+pub mod index;
 pub mod limits;
 pub mod losses;
 pub mod maglev;
+pub mod memo;
+pub mod memory;
 pub mod nat;
 pub mod neighbor;
 pub mod notices;

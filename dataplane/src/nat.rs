@@ -20,6 +20,7 @@ use shunt_api::snapshot::Protocol;
 
 use crate::conntrack::{BackendId, FlowTable, Hit, IdleLimits, Inserted, NewFlow, Places, Seconds, State};
 use crate::flow::{End, FlowKey, Tuple};
+use crate::index::Index;
 use crate::limits::{MAX_NICS, NAT_ATTEMPTS, NAT_OWN_ATTEMPTS, NAT_PORT_MIN};
 use crate::packet::ethernet::{Tags, VlanTag};
 use crate::port::NicIndex;
@@ -34,8 +35,8 @@ pub struct NatTables {
 
 impl NatTables {
     /// Sized for so many flows of each family.
-    pub fn new(flows_v4: usize, flows_v6: usize, seed: RandomState) -> Self {
-        Self { v4: FlowTable::new(flows_v4, seed.clone()), v6: FlowTable::new(flows_v6, seed) }
+    pub fn new(flows_v4: usize, flows_v6: usize, seed: &RandomState) -> Self {
+        Self { v4: FlowTable::new(flows_v4, seed), v6: FlowTable::new(flows_v6, seed) }
     }
 }
 
@@ -49,29 +50,35 @@ pub struct Nat {
     pub v6: Box<[SourceId]>,
     /// By [`SourceId`]; `None` for one that is no longer configured.
     pub addresses: Box<[Option<IpAddr>]>,
+    sources_v4: Index<1>,
+    sources_v6: Index<2>,
 }
 
 /// A source address, numbered for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceId(pub u16);
 
-/// The source that a flow leaves by, in one word of its flow-table entry. 0 is none.
+/// The source that a flow leaves by, in 28 bits: number of the address and port. 0 is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Binding(pub u64);
+pub struct Binding(pub u32);
 
 impl Binding {
     /// Of a flow that is not translated.
     pub const NONE: Self = Self(0);
 
-    const SET: u64 = 1 << 63;
-
     fn new(source: SourceId, port: u16) -> Self {
-        Self(Self::SET | u64::from(source.0) << 16 | u64::from(port))
+        debug_assert!(usize::from(source.0) < SourceId::LIMIT && port >= NAT_PORT_MIN);
+        Self(u32::from(source.0) << 16 | u32::from(port))
     }
 
     fn parts(self) -> Option<(SourceId, u16)> {
-        (self.0 & Self::SET != 0).then_some((SourceId((self.0 >> 16) as u16), self.0 as u16))
+        (self != Self::NONE).then_some((SourceId((self.0 >> 16) as u16), self.0 as u16))
     }
+}
+
+impl SourceId {
+    /// One more than the largest.
+    pub const LIMIT: usize = 1 << 12;
 }
 
 /// The station and NIC that a client's packets come in by, which is where replies go: one word.
@@ -84,7 +91,7 @@ impl Binding {
 /// ```
 /// The group bit of a source MAC address is never set and is left out; VLAN 0 is no tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastHop(u64);
+pub struct LastHop(pub(crate) u64);
 
 const _: () = assert!(MAX_NICS <= 32, "a NIC is kept in five bits");
 
@@ -198,6 +205,43 @@ pub struct Owner<T, const R: usize> {
 }
 
 impl Nat {
+    /// Of these tables and sources.
+    pub fn new(
+        tables: Arc<NatTables>,
+        v4: Box<[SourceId]>,
+        v6: Box<[SourceId]>,
+        addresses: Box<[Option<IpAddr>]>,
+        seed: &RandomState,
+    ) -> Self {
+        let numbered = || (0u32..).zip(&addresses);
+        let of_v4 = numbered().filter_map(|(id, address)| match address {
+            Some(IpAddr::V4(address)) => Some(([u64::from(address.to_bits())], id)),
+            _ => None,
+        });
+        let of_v6 = numbered().filter_map(|(id, address)| match address {
+            Some(IpAddr::V6(address)) => {
+                let bits = address.to_bits();
+                Some(([(bits >> 64) as u64, bits as u64], id))
+            }
+            _ => None,
+        });
+        let sources_v4 = Index::new(&of_v4.collect::<Vec<_>>(), seed);
+        let sources_v6 = Index::new(&of_v6.collect::<Vec<_>>(), seed);
+        Self { tables, v4, v6, addresses, sources_v4, sources_v6 }
+    }
+
+    /// Whether a packet with these words of its flow's key goes to a source of ours.
+    #[inline(always)]
+    pub fn is_reply_v4(&self, &[addresses, _]: &[u64; 2]) -> bool {
+        self.sources_v4.find(&[addresses & u64::from(u32::MAX)]).is_some()
+    }
+
+    /// Likewise.
+    #[inline(always)]
+    pub fn is_reply_v6(&self, &[_, _, high, low, _]: &[u64; 5]) -> bool {
+        self.sources_v6.find(&[high, low]).is_some()
+    }
+
     /// The source end that a binding stands for, if its address is still configured.
     pub fn source(&self, binding: Binding) -> Option<End> {
         let (id, port) = binding.parts()?;
@@ -401,9 +445,16 @@ impl<T> Outward<'_, T> {
             state => state,
         };
         let touched = hit.control.with_state(state).with_time(self.now);
-        // An entry that another worker touched is still the flow's.
-        if touched != hit.control && table.update(hit, touched) == Err(None) {
-            return false;
+        if touched != hit.control {
+            match table.update(hit, touched) {
+                Ok(()) => {}
+                Err(None) => return false,
+                // Another worker touched it. That is as good, unless the state is another one.
+                Err(Some(newer)) if newer.control.state() != state => {
+                    let _ = table.update(newer, newer.control.with_state(state).with_time(self.now));
+                }
+                Err(Some(_)) => {}
+            }
         }
         if hit.value[K] != self.last_hop.0 {
             table.replace(&hit, K, self.last_hop.0);

@@ -10,6 +10,7 @@ pub mod ethernet;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod plain;
 pub mod steering;
 pub mod transport;
 
@@ -21,6 +22,7 @@ use shunt_api::mac::MacAddress;
 use crate::flow::{FlowKey, FlowKey4, FlowKey6};
 use ethernet::{EtherType, Tags};
 use icmp::About;
+use plain::Inner;
 use transport::Transport;
 
 /// What forwarding needs to know of a packet. Offsets count from the start of the Ethernet header.
@@ -47,6 +49,18 @@ pub struct Packet {
     pub source_mac: MacAddress,
     /// The frame's VLAN tags.
     pub tags: Tags,
+}
+
+impl Packet {
+    /// The IP packet as far as the headers before it are concerned.
+    pub fn inner(&self) -> Inner {
+        Inner {
+            ip_offset: self.ip_offset as u8,
+            ip_length: self.ip_length,
+            traffic_class: self.traffic_class,
+            is_v6: matches!(self.flow, FlowKey::V6(_)),
+        }
+    }
 }
 
 /// What a packet is.

@@ -49,29 +49,46 @@ impl Frame {
     }
 
     /// The head piece's place in [`Port::buffer`], from its Ethernet header on.
+    #[inline(always)]
     pub fn range(&self) -> Range<usize> {
         usize::from(self.start)..usize::from(self.end)
     }
 
+    /// Moves the start of the head piece's place; not beyond its end.
+    #[inline(always)]
+    pub fn skip(&mut self, bytes: usize) {
+        self.start = self.end.min(self.start + bytes as u16);
+    }
+
     /// Moves the head piece's place. Panics on a range that no buffer can hold.
+    #[inline(always)]
     pub fn set_range(&mut self, range: Range<usize>) {
-        assert!(range.start <= range.end && range.end <= usize::from(u16::MAX), "{range:?}");
+        assert!(range.start <= range.end && range.end <= usize::from(u16::MAX), "no place in a buffer");
         (self.start, self.end) = (range.start as u16, range.end as u16);
     }
 
     /// Bytes of the packet behind its head piece; 0 unless it is larger than a buffer.
+    #[inline(always)]
     pub fn tail_length(&self) -> usize {
         self.tail as usize
     }
 
     /// Bytes of the packet.
+    #[inline(always)]
     pub fn length(&self) -> usize {
-        self.range().len() + self.tail_length()
+        usize::from(self.end) - usize::from(self.start) + self.tail_length()
     }
 
     /// The NIC that the packet came in by.
+    #[inline(always)]
     pub fn nic(&self) -> NicIndex {
         self.nic
+    }
+
+    /// The NIC that the packet came in by is of no more interest; this is the one it shall leave by.
+    #[inline(always)]
+    pub fn set_nic(&mut self, nic: NicIndex) {
+        self.nic = nic;
     }
 
     /// Buffers that the packet occupies.
@@ -111,6 +128,20 @@ pub struct PortCounters {
     pub oversized: u64,
 }
 
+/// [`Port::transmit_all`], one after the other.
+fn transmit_each(port: &mut (impl Port + ?Sized), frames: &mut Vec<Frame>) {
+    frames.retain_mut(|slot| {
+        let frame = std::mem::replace(slot, Frame::empty(0, NicIndex(0)));
+        match port.transmit(frame.nic, frame) {
+            Ok(()) => false,
+            Err(frame) => {
+                *slot = frame;
+                true
+            }
+        }
+    });
+}
+
 /// One worker's queues on all NICs. No method blocks but [`Port::wait`].
 pub trait Port {
     /// Receives up to `limit` packets, appended to `frames`. Returns how many. There may be more even if these
@@ -130,6 +161,11 @@ pub trait Port {
     /// Queues a packet with all its pieces to leave by a NIC. Gives it back as it was if there is no room, no
     /// such NIC, or not a single byte in the head piece, which no NIC sends.
     fn transmit(&mut self, nic: NicIndex, frame: Frame) -> Result<(), Frame>;
+
+    /// As [`Self::transmit`] for many packets, each by the NIC that it names. Those for which there is no room stay.
+    fn transmit_all(&mut self, frames: &mut Vec<Frame>) {
+        transmit_each(self, frames);
+    }
 
     /// Gives a packet's buffers back.
     fn release(&mut self, frame: Frame);

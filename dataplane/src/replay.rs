@@ -103,7 +103,7 @@ impl Replay {
         let steering = Steering::new(&headrooms(&table, &hops, &nics), tunnel_sources(&table, &hops));
         let (v4, v6) = (snapshot.dataplane.max_flows_v4, snapshot.dataplane.max_flows_v6);
         let flows = FlowTables::with_seed(v4 as usize, v6 as usize, &seed);
-        let forwarding = Forwarding { sequence: 1, table: table.clone(), hops, nics };
+        let forwarding = Forwarding::new(1, table.clone(), hops, nics);
         let shared = Arc::new(Shared::new(forwarding, Arc::new(flows), 1));
         let port = MemoryPort::new(FRAMES, FRAMES);
         Ok(Self {
@@ -198,7 +198,7 @@ impl Replay {
     fn publish(&mut self) {
         let sequence = self.shared.forwarding.load().sequence + 1;
         let (hops, nics) = (self.ways.hops(&self.table, &self.paths), self.ways.nics());
-        let forwarding = Forwarding { sequence, table: self.table.clone(), hops, nics };
+        let forwarding = Forwarding::new(sequence, self.table.clone(), hops, nics);
         self.shared.forwarding.store(Arc::new(forwarding));
     }
 }

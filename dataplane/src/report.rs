@@ -11,8 +11,10 @@ use shunt_api::status::{
     SocketCounters, Stats, WorkerState, WorkerStatus,
 };
 
+use crate::conntrack::FlowTable;
 use crate::control::{Applied, Control};
 use crate::engine::{self, Engine, EngineNic, EngineWorker};
+use crate::huge_pages::HugePages;
 use crate::neighbor::{self, LinkMap};
 use crate::port::NicIndex;
 use crate::port::xsk;
@@ -115,18 +117,26 @@ fn workers(control: &Control, engine: &Engine) -> Vec<WorkerStatus> {
 
 fn flow_tables(control: &Control, engine: &Engine) -> FlowTablesStatus {
     let (flows, census) = (&engine.shared.flows, control.sweep.census());
-    let status = |capacity: usize, used, size_bytes: usize| FlowTableStatus {
-        capacity: capacity as u64,
-        used,
-        size_bytes: size_bytes as u64,
-    };
     let forwarding = engine.forwarding();
     let nat = forwarding.table.nat.as_ref().map(|nat| &nat.tables);
     FlowTablesStatus {
-        v4: status(flows.v4.capacity(), census.v4, flows.v4.size_bytes()),
-        v6: status(flows.v6.capacity(), census.v6, flows.v6.size_bytes()),
-        nat_v4: nat.map(|nat| status(nat.v4.capacity(), census.nat_v4, nat.v4.size_bytes())),
-        nat_v6: nat.map(|nat| status(nat.v6.capacity(), census.nat_v6, nat.v6.size_bytes())),
+        v4: flow_table(&flows.v4, census.v4, &control.huge_pages),
+        v6: flow_table(&flows.v6, census.v6, &control.huge_pages),
+        nat_v4: nat.map(|nat| flow_table(&nat.v4, census.nat_v4, &control.huge_pages)),
+        nat_v6: nat.map(|nat| flow_table(&nat.v6, census.nat_v6, &control.huge_pages)),
+    }
+}
+
+fn flow_table<const K: usize, const V: usize>(
+    table: &FlowTable<K, V>,
+    used: u64,
+    huge_pages: &HugePages,
+) -> FlowTableStatus {
+    FlowTableStatus {
+        capacity: table.capacity() as u64,
+        used,
+        size_bytes: table.size_bytes() as u64,
+        huge_page_bytes: huge_pages.bytes_in(&table.addresses()) as u64,
     }
 }
 

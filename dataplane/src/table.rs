@@ -5,10 +5,13 @@
 
 mod compile;
 mod error;
+mod exit;
 mod ranges;
+mod version;
 
 pub use compile::Compiler;
 pub use error::TableError;
+pub use exit::Exit;
 pub use ranges::Ranges;
 
 use std::collections::BTreeMap;
@@ -18,12 +21,14 @@ use std::sync::Arc;
 use ahash::HashMap;
 use shunt_api::counters::DropReason;
 use shunt_api::mac::MacAddress;
-use shunt_api::snapshot::{Mode, ServicePort, Tunnel, UnlistedPorts};
+use shunt_api::snapshot::{Mode, Tunnel, UnlistedPorts};
 
-use crate::conntrack::{BackendId, IdleLimits};
-use crate::flow::{FlowKey, SlotHasher};
+use crate::conntrack::{BackendId, IdleLimits, State, fresh_s, kept_s};
+use crate::flow::{FlowKey, FlowKey4, FlowKey6, SlotHasher, Tuple};
+use crate::index::Index;
 use crate::maglev::Maglev;
 use crate::nat::Nat;
+use crate::packet::transport::{FIN, RST, SYN};
 use crate::port::NicIndex;
 use crate::rewrite::Link;
 
@@ -37,9 +42,47 @@ pub struct Forwarding {
     pub hops: Box<[Hop]>,
     /// By `NicIndex`: what replies to clients leave by.
     pub nics: Box<[NicLink]>,
+    /// By `BackendId`: what `hops` come to for packets.
+    pub exits: Arc<[Option<Exit>]>,
+    /// By state of a flow: which of its packets leave no trace in it.
+    pub quiet: [Quiet; State::BITS],
+}
+
+/// What a packet must be like to leave its flow's entry as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quiet {
+    /// Less than so many seconds after the last one that was noted.
+    pub known_for_s: u32,
+    /// None of these TCP flags is set.
+    pub moving: u8,
 }
 
 impl Forwarding {
+    /// Number `sequence` of the views, made of these.
+    pub fn new(sequence: u64, table: Arc<Table>, hops: Box<[Hop]>, nics: Box<[NicLink]>) -> Self {
+        let exits = exit::exits(&table, &hops);
+        let quiet = quiet(&table.idle_limits);
+        Self { sequence, table, hops, nics, exits, quiet }
+    }
+
+    /// The same with the ways out of the view before where they are equal: those the workers have in their caches.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        if self.exits == before.exits {
+            self.exits = before.exits.clone();
+        }
+        self
+    }
+
+    /// The way to a backend, or the reason its packets are dropped for.
+    pub fn exit(&self, backend: BackendId) -> Result<&Exit, DropReason> {
+        let id = backend.0 as usize;
+        self.exits.get(id).and_then(Option::as_ref).ok_or_else(|| match self.hops.get(id) {
+            Some(Hop::Closed(reason)) => *reason,
+            Some(Hop::Open(_)) | None => DropReason::NeighborUnresolved,
+        })
+    }
+
     /// Whether tunnels to a backend have this outer source: where no prefix is configured, the box's own address
     /// towards it.
     pub fn tunnels_come_from(&self, source: IpAddr, backend: BackendId) -> bool {
@@ -53,6 +96,17 @@ impl Forwarding {
         };
         prefix || own == Some(source)
     }
+}
+
+fn quiet(limits: &IdleLimits) -> [Quiet; State::BITS] {
+    let mut quiet = [Quiet::default(); State::BITS];
+    for (state, moving) in
+        [(State::Confirmed, 0), (State::Established, FIN | RST), (State::Closing, SYN | RST)]
+    {
+        let known_for_s = fresh_s(limits[state as usize]) + 1;
+        quiet[state as usize] = Quiet { known_for_s, moving };
+    }
+    quiet
 }
 
 /// A NIC as far as sending through it is concerned.
@@ -99,8 +153,13 @@ pub struct Table {
     /// Translation, if any source address is configured.
     pub nat: Option<Nat>,
     hasher: SlotHasher,
-    by_port: HashMap<(IpAddr, ServicePort), u32>,
+    services_v4: Index<1>,
+    services_v6: Index<3>,
+    /// By [`Listener::version`].
+    permits: Arc<[Permit]>,
     listeners: Vec<Listener>,
+    /// Each VIP with each pool that serves it, once or more often.
+    served: Vec<(IpAddr, u32)>,
     owned: HashMap<IpAddr, Owned>,
     pools: Vec<Pool>,
     addresses: Box<[Option<IpAddr>]>,
@@ -119,7 +178,21 @@ pub struct Listener {
     pub target: u16,
     /// Whether a client keeps its backend.
     pub affinity: Option<Affinity>,
+    /// Another number whenever something changes that established flows must obey: who may come, which backends
+    /// there are and how packets get there. What was found out under one version needs no second look.
+    pub version: u32,
+    /// Seconds for which a touched flow need not be touched again, however long its idle time.
+    pub fresh_s: u16,
     sources: Option<Arc<Ranges>>,
+}
+
+/// What packets of established flows are let through by: under one version of a listener, as it is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permit {
+    /// Seconds before which a touched flow need not be touched again; 0 if no listener has this version.
+    pub known_for_s: u16,
+    /// The listener's; see [`Listener::target`].
+    pub target: u16,
 }
 
 /// Client-IP affinity of a service.
@@ -174,7 +247,16 @@ impl Listener {
 impl Table {
     /// Index of what serves a flow's VIP, protocol and port.
     pub fn listener_of(&self, flow: &FlowKey) -> Option<u32> {
-        self.by_port.get(&(flow.vip(), flow.service_port())).copied()
+        match flow {
+            FlowKey::V4(flow) => self.services_v4.find(&FlowKey4::service_key(&flow.words())),
+            FlowKey::V6(flow) => self.services_v6.find(&FlowKey6::service_key(&flow.words())),
+        }
+    }
+
+    /// What packets of flows that were let in under a version are let through by.
+    #[inline(always)]
+    pub fn permit(&self, version: u32) -> Option<&Permit> {
+        self.permits.get(version as usize)
     }
 
     /// A listener by the index that [`Self::listener_of`] gave.
@@ -236,11 +318,12 @@ impl Table {
 
     /// Every address of ours with the headroom its packets need for a tunnel header: 0, 20 or 40 bytes.
     pub fn owned(&self) -> BTreeMap<IpAddr, u32> {
+        let needed = |pool: &Pool| pool.members.iter().map(headroom_for).max().unwrap_or(0);
+        let by_pool: Vec<u32> = self.pools.iter().map(needed).collect();
         let mut owned: BTreeMap<_, _> = self.owned.keys().map(|&address| (address, 0)).collect();
-        for (&(vip, _), &listener) in &self.by_port {
-            let headroom = owned.entry(vip).or_default();
-            let pool = self.pool(self.listener(listener).pool);
-            *headroom = pool.members.iter().map(headroom_for).fold(*headroom, u32::max);
+        for (vip, pool) in &self.served {
+            let headroom = owned.entry(*vip).or_default();
+            *headroom = (*headroom).max(by_pool[*pool as usize]);
         }
         owned
     }
@@ -269,13 +352,12 @@ impl Pool {
 
 /// Idle limits by state from the configured timeouts; `affinity_s` is the longest of all services.
 fn idle_limits(timeouts: &shunt_api::snapshot::Timeouts, affinity_s: u32) -> IdleLimits {
-    use crate::conntrack::State;
     let mut limits = [0; State::COUNT];
-    limits[State::Unconfirmed as usize] = timeouts.unconfirmed_s;
-    limits[State::Confirmed as usize] = timeouts.udp_s;
-    limits[State::Established as usize] = timeouts.tcp_established_s;
-    limits[State::Closing as usize] = timeouts.tcp_fin_s;
-    limits[State::Reset as usize] = timeouts.tcp_reset_s;
+    limits[State::Unconfirmed as usize] = kept_s(timeouts.unconfirmed_s);
+    limits[State::Confirmed as usize] = kept_s(timeouts.udp_s);
+    limits[State::Established as usize] = kept_s(timeouts.tcp_established_s);
+    limits[State::Closing as usize] = kept_s(timeouts.tcp_fin_s);
+    limits[State::Reset as usize] = kept_s(timeouts.tcp_reset_s);
     limits[State::Affinity as usize] = affinity_s;
     limits
 }

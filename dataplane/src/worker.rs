@@ -4,7 +4,9 @@
 //! published [`Forwarding`] once per batch and says afterwards which one it has seen; when all workers have
 //! seen sequence *n*, none holds an older one, so the control thread frees those.
 
+mod express;
 mod outbound;
+mod pass;
 
 pub use outbound::{Fate, Observer};
 
@@ -13,16 +15,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
-use shunt_api::counters::{Counter, DropReason};
+use shunt_api::counters::Counter;
 
 use crate::conntrack::Seconds;
-use crate::forward::{Context, FlowTables, decide};
+use crate::forward::{FlowTables, decide};
 use crate::limits::{MAX_BATCH, MAX_SLEEP, SPINS_BEFORE_SLEEP};
 use crate::notices::Notices;
-use crate::packet::{self, Packet, steering};
+use crate::packet::transport::{FIN, RST, SYN};
+use crate::packet::{self, steering};
 use crate::port::{Frame, Port, PortCounters};
 use crate::stats::{Tally, WorkerStats};
 use crate::table::Forwarding;
+use express::{Express, Sight, Way};
 use outbound::{Budget, Outbound};
 
 /// What all workers and the control thread share.
@@ -66,7 +70,8 @@ struct Lane<P, O> {
     observer: O,
     batch: usize,
     frames: Vec<Frame>,
-    packets: Vec<Result<Packet, DropReason>>,
+    /// One for each frame of a batch.
+    sights: Box<[Sight]>,
     tally: Tally,
     /// Answers that may still be given in this second.
     budget: Budget,
@@ -100,7 +105,7 @@ impl<P: Port, O: Observer> Worker<P, O> {
             observer,
             batch,
             frames: Vec::with_capacity(batch),
-            packets: Vec::with_capacity(batch),
+            sights: vec![Sight::NONE; batch].into(),
             tally: Tally::default(),
             budget: Budget::default(),
             fragment_id: (index as u16, shared.stats.len().next_power_of_two() as u16),
@@ -158,7 +163,6 @@ impl<P: Port, O: Observer> Lane<P, O> {
         let received = self.port.receive(&mut self.frames, self.batch);
         if received > 0 {
             self.budget.renew(now, forwarding.table.reply_rate);
-            self.parse_all();
             self.forward_all(forwarding, shared, now);
             self.tally.add(Counter::RxPackets, received as u64);
             self.tally.add(Counter::Batches, 1);
@@ -177,39 +181,96 @@ impl<P: Port, O: Observer> Lane<P, O> {
         self.port_before = now;
     }
 
-    fn parse_all(&mut self) {
-        for frame in &mut self.frames {
-            let range = frame.range();
-            let bytes = &self.port.buffer(frame)[range.clone()];
-            let start = range.start + steering::headroom(bytes);
-            frame.set_range(start..range.end);
-            let length = frame.length();
-            self.tally.add(Counter::RxBytes, length as u64);
-            self.packets.push(packet::parse(&bytes[start - range.start..], length));
+    fn forward_all(&mut self, forwarding: &Forwarding, shared: &Shared, now: Seconds) {
+        let express = Express { forwarding, flows: &shared.flows, now };
+        self.look_all(&express);
+        let sights = &mut self.sights[..self.frames.len()];
+        express.find(sights);
+        express.find_elsewhere(sights);
+        let mut outbound = Outbound {
+            port: &mut self.port,
+            tally: &mut self.tally,
+            budget: &mut self.budget,
+            fragment_id: &mut self.fragment_id,
+            forwarding,
+            notices: &shared.notices,
+        };
+        let (mut seen, mut passed, mut bytes) = (Vec::new(), 0, 0);
+        // Marks of flows that a packet of this batch may move to another state: what is behind it is decided too.
+        let mut moving = 0u64;
+        for (frame, sight) in self.frames.iter_mut().zip(sights.iter_mut()) {
+            if O::LOOKS {
+                seen.push(outbound.seen(frame, sight, &express));
+            }
+            let may_pass = moving >> sight.mark & 1 == 0;
+            let nic = if may_pass { outbound.pass(frame, sight) } else { None };
+            match nic {
+                Some(nic) => {
+                    frame.set_nic(nic);
+                    passed += 1;
+                    bytes += frame.length() as u64;
+                }
+                None => {
+                    moving |= u64::from(sight.tcp_flags & (SYN | FIN | RST) != 0) << sight.mark;
+                    sight.undo();
+                }
+            }
+        }
+        outbound.tally.add(Counter::FlowHits, passed as u64);
+        if passed == self.frames.len() && !O::LOOKS {
+            outbound.transmit_all(&mut self.frames, bytes);
+            return;
+        }
+        let mut seen = seen.into_iter();
+        for (frame, sight) in self.frames.drain(..).zip(sights) {
+            let (packet, decision) = seen.next().unwrap_or_default();
+            if sight.way == Way::Decide {
+                decide_one(frame, sight, &express, &mut outbound, &mut self.observer);
+            } else {
+                let fate = outbound.transmit(frame.nic(), frame);
+                self.observer.saw(packet.as_ref(), decision.as_ref(), fate);
+            }
         }
     }
 
-    fn forward_all(&mut self, forwarding: &Forwarding, shared: &Shared, now: Seconds) {
-        for (frame, parsed) in self.frames.drain(..).zip(self.packets.drain(..)) {
-            let mut outbound = Outbound {
-                port: &mut self.port,
-                tally: &mut self.tally,
-                budget: &mut self.budget,
-                fragment_id: &mut self.fragment_id,
-                forwarding,
-                notices: &shared.notices,
-            };
-            let (decision, fate) = match parsed {
-                Ok(packet) => {
-                    let (table, flows, nic) = (&*forwarding.table, &*shared.flows, frame.nic());
-                    let decision = decide(&packet, Context { table, flows, nic, now });
-                    (Some(decision), outbound.act(frame, &packet, &decision))
-                }
-                Err(reason) => (None, outbound.discard(frame, reason)),
-            };
-            self.observer.saw(parsed.as_ref().ok(), decision.as_ref(), fate);
+    fn look_all(&mut self, express: &Express<'_>) {
+        let mut bytes = 0;
+        for (frame, sight) in self.frames.iter_mut().zip(&mut self.sights) {
+            let head = &self.port.buffer(frame)[frame.range()];
+            let headroom = steering::headroom(head);
+            if frame.tail_length() == 0 {
+                express.look(sight, &head[headroom..]);
+            } else {
+                *sight = Sight::NONE;
+            }
+            if headroom > 0 {
+                frame.skip(headroom);
+            }
+            bytes += frame.length() as u64;
         }
+        self.tally.add(Counter::RxBytes, bytes);
     }
+}
+
+/// A packet of which more must be known.
+#[inline(never)]
+fn decide_one<P: Port>(
+    frame: Frame,
+    sight: &Sight,
+    express: &Express<'_>,
+    outbound: &mut Outbound<'_, P>,
+    observer: &mut impl Observer,
+) {
+    let head = &outbound.port.buffer(&frame)[frame.range()];
+    let parsed = sight.packet(head).map_or_else(|| packet::parse(head, frame.length()), Ok);
+    let (decision, fate) = match parsed {
+        Ok(packet) => {
+            let decision = decide(&packet, express.context(frame.nic()));
+            (Some(decision), outbound.act(frame, &packet, &decision))
+        }
+        Err(reason) => (None, outbound.discard(frame, reason)),
+    };
+    observer.saw(parsed.as_ref().ok(), decision.as_ref(), fate);
 }
 
 #[cfg(test)]

@@ -135,10 +135,10 @@ impl Variant {
             },
             timeouts: Timeouts {
                 unconfirmed_s: 5,
-                tcp_established_s: 40,
+                tcp_established_s: 130,
                 tcp_fin_s: 10,
                 tcp_reset_s: 3,
-                udp_s: 20,
+                udp_s: 70,
             },
             tunnel: Tunnel {
                 source_v4: "10.200.0.0/16".parse().ok().filter(|_| prefixes),
@@ -186,7 +186,7 @@ fn services(index: usize) -> Vec<Service> {
             2 => vec!["192.0.2.0/24".parse().expect("a prefix"), "::/0".parse().expect("a prefix")],
             _ => vec![],
         },
-        client_ip_affinity_s: (index == 4).then_some(30),
+        client_ip_affinity_s: (index == 4).then_some(90),
         unlisted_ports: if index == 1 { UnlistedPorts::Drop } else { UnlistedPorts::Reject },
     };
     let (v4, v6) = (SERVERS[index], SERVERS_V6[index]);

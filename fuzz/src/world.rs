@@ -58,11 +58,11 @@ impl World {
     /// A world that begins at `now`.
     pub fn new(size: Size, now: Seconds, table: Table, hops: Box<[Hop]>, nics: Box<[NicLink]>) -> Self {
         let flows = FlowTables {
-            v4: FlowTable::new(FLOWS, seed()),
-            v6: FlowTable::new(FLOWS, seed()),
-            fragments: Fragments::new(seed()),
+            v4: FlowTable::new(FLOWS, &seed()),
+            v6: FlowTable::new(FLOWS, &seed()),
+            fragments: Fragments::new(&seed()),
         };
-        let forwarding = Forwarding { sequence: 1, table: Arc::new(table), hops, nics };
+        let forwarding = Forwarding::new(1, Arc::new(table), hops, nics);
         let shared = Arc::new(Shared::new(forwarding, Arc::new(flows), 1));
         let port = MemoryPort::with_chunk_size(BUFFERS, size.transmit_limit, size.chunk);
         let worker = Worker::observed(port, Notes::default(), shared.clone(), 0, size.batch, false);
@@ -101,7 +101,7 @@ impl World {
     pub fn publish(&mut self, table: Arc<Table>, hops: Box<[Hop]>, nics: Box<[NicLink]>) {
         self.turn();
         let sequence = self.shared.forwarding.load().sequence + 1;
-        self.shared.forwarding.store(Arc::new(Forwarding { sequence, table, hops, nics }));
+        self.shared.forwarding.store(Arc::new(Forwarding::new(sequence, table, hops, nics)));
     }
 
     /// The table in force.

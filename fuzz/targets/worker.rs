@@ -25,8 +25,8 @@ const BURST_MAX: u8 = 13;
 const CHUNKS: [usize; 4] = [2048, 384, 512, 1024];
 /// Headroom that the steering program makes.
 const LEADS: [u8; 4] = [0, 20, 40, 44];
-/// Seconds of a step: around the idle times, and around the end of what an entry's clock can tell.
-const PAUSES: [u32; 8] = [0, 1, 3, 6, 21, 31, 41, 1 << 20];
+/// Seconds of a step: around the idle times and their 64ths, and around the end of what an entry's clock can tell.
+const PAUSES: [u32; 8] = [0, 1, 2, 5, 10, 71, 132, 1 << 20];
 
 fuzz_target!(|input: &[u8]| {
     let mut bytes = Bytes::new(input);
@@ -75,11 +75,12 @@ fn step(world: &mut World, compiler: &mut Compiler, bytes: &mut Bytes<'_>) {
     }
 }
 
-/// The same of many clients, twice: so tables fill up.
+/// The same of many clients, so that tables fill up, three times: once to be entered, once to be confirmed, once to be
+/// followed.
 fn burst(world: &mut World, bytes: &mut Bytes<'_>) {
     let clients = bytes.byte() % BURST_MAX;
     let each = *bytes;
-    for other in (0..clients).chain(0..clients) {
+    for other in (0..clients).chain(0..clients).chain(0..clients) {
         let frame = frames::template(&mut each.clone(), other);
         world.arrive(NicIndex(0), &[], &frame);
     }

@@ -114,6 +114,7 @@ fn text(report: &Report) -> String {
         nic_lines(dataplane).into_iter().for_each(|nic| line("NIC", nic));
         line("workers", workers_line(&dataplane.workers));
         line("flows", flows_line(dataplane));
+        line("flow tables", memory_line(dataplane));
         line("next hops", next_hops_line(dataplane));
     }
     if !report.problems.is_empty() {
@@ -187,6 +188,18 @@ fn flows_line(dataplane: &DataplaneStatus) -> String {
     let translated = translated.iter().filter_map(|(family, table)| Some((family, (*table)?)));
     let translated = translated.map(|(family, table)| format!(", translated {family} {}", load(&table)));
     format!("IPv4 {}, IPv6 {}", load(&flows.v4), load(&flows.v6)) + &translated.collect::<String>()
+}
+
+fn memory_line(dataplane: &DataplaneStatus) -> String {
+    let flows = &dataplane.flows;
+    let tables = || [Some(flows.v4), Some(flows.v6), flows.nat_v4, flows.nat_v6].into_iter().flatten();
+    let size_bytes: u64 = tables().map(|table| table.size_bytes).sum();
+    if size_bytes == 0 {
+        return "none".to_owned();
+    }
+    let huge_page_bytes: u64 = tables().map(|table| table.huge_page_bytes).sum();
+    let percent = 100.0 * huge_page_bytes as f64 / size_bytes as f64;
+    format!("{:.1} MB, {percent:.0} % on huge pages", size_bytes as f64 / 1e6)
 }
 
 fn next_hops_line(dataplane: &DataplaneStatus) -> String {

@@ -7,8 +7,9 @@
 //! +---------------+--------------+--------+-----------------+
 //! ```
 //! `version` grows each time the entry is claimed for another flow, so that a compare-and-swap which expects
-//! an old word does not hit a newer flow (no ABA short of 65,536 claims between two instructions). `seconds` is the time of the last packet modulo 2^20
-//! (12 days): timeouts are at most a day and the sweep passes far more often, so differences are exact.
+//! an old word does not hit a newer flow (no ABA short of 65,536 claims between two instructions). `seconds` is the
+//! time of the last packet modulo 2^20 (12 days): timeouts are at most a day and the sweep passes far more often, so
+//! differences are exact.
 
 /// Identity of a backend in this process; see `table::Compiler`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +23,19 @@ impl BackendId {
 /// Seconds since the process started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds(pub u32);
+
+const FRESH_SHIFT: u32 = 6;
+
+/// Seconds for which a packet of an entry that is over after `limit_s` need not be noted.
+pub fn fresh_s(limit_s: u32) -> u32 {
+    limit_s >> FRESH_SHIFT
+}
+
+/// Seconds after which an entry is over, for a flow that shall be remembered for `idle_s` after its last packet: its
+/// time may be behind by a 64th of that ([`Control::is_fresh`]).
+pub fn kept_s(idle_s: u32) -> u32 {
+    idle_s.saturating_add(idle_s / ((1 << FRESH_SHIFT) - 1))
+}
 
 const SECONDS_MASK: u32 = (1 << 20) - 1;
 
@@ -60,8 +74,11 @@ impl State {
     /// How many there are: the length of a table by state.
     pub const COUNT: usize = 9;
 
+    /// Values of the four bits of a control word.
+    pub const BITS: usize = 16;
+
     /// By the four bits of a control word, of which the rest never occurs.
-    const BY_BITS: [Self; 16] = [
+    const BY_BITS: [Self; Self::BITS] = [
         Self::Empty,
         Self::Claimed,
         Self::Tentative,
@@ -114,25 +131,53 @@ impl Control {
     }
 
     /// The backend the flow goes to.
+    #[inline(always)]
     pub fn backend(self) -> BackendId {
         BackendId((self.0 >> 40) as u32)
     }
 
     /// Where in its life.
+    #[inline(always)]
     pub fn state(self) -> State {
-        State::BY_BITS[(self.0 >> 16) as usize & 0xf]
+        State::BY_BITS[self.state_bits()]
+    }
+
+    /// The bits of [`Self::state`], for tables of [`State::BITS`].
+    #[inline(always)]
+    pub fn state_bits(self) -> usize {
+        (self.0 >> 16) as usize & (State::BITS - 1)
+    }
+
+    /// Nobody's.
+    #[inline(always)]
+    pub fn is_empty(self) -> bool {
+        self.state_bits() == State::Empty as usize
+    }
+
+    /// Whether a flow may be found in it; see [`State::is_live`].
+    #[inline(always)]
+    pub fn is_live(self) -> bool {
+        self.state_bits() >= State::Unconfirmed as usize
     }
 
     /// Which claim of the entry this is.
+    #[inline(always)]
     pub fn version(self) -> u16 {
         self.0 as u16
     }
 
     /// Seconds since the last packet. A packet timed by another worker may be a second ahead of `now`.
+    #[inline(always)]
     pub fn idle_s(self, now: Seconds) -> u32 {
         let then = (self.0 >> 20) as u32 & SECONDS_MASK;
         let age = now.0.wrapping_sub(then) & SECONDS_MASK;
         if age > SECONDS_MASK / 2 { 0 } else { age }
+    }
+
+    /// Whether the last packet is so recent that a newer one need not be noted: within a 64th of the idle time, which
+    /// such times are longer by ([`kept_s`]).
+    pub fn is_fresh(self, now: Seconds, limit_s: u32) -> bool {
+        self.idle_s(now) <= fresh_s(limit_s)
     }
 
     /// The same entry in another state.
@@ -178,6 +223,20 @@ mod tests {
         let control = Control::new(BackendId(1), Seconds((1 << 20) - 5), State::Confirmed, 0);
         assert_eq!(control.idle_s(Seconds((1 << 20) + 5)), 10);
         assert_eq!(control.idle_s(Seconds((1 << 20) - 6)), 0);
+    }
+
+    #[test]
+    fn a_fresh_flow_lives_as_long_as_it_should() {
+        let some = if cfg!(miri) { 0..200 } else { 0..20_000 };
+        for idle_s in some.chain([86_400, 604_800]) {
+            let limit_s = kept_s(idle_s);
+            let control = Control::new(BackendId(1), Seconds(7), State::Confirmed, 0);
+            let unnoted_s =
+                (0..=limit_s).take_while(|age| control.is_fresh(Seconds(7 + age), limit_s)).count() as u32
+                    - 1;
+            assert!(limit_s - unnoted_s >= idle_s, "{idle_s}");
+            assert!(limit_s - idle_s <= idle_s / 63, "{idle_s}");
+        }
     }
 
     #[test]

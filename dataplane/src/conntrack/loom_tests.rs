@@ -28,7 +28,7 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
 }
 
 fn table() -> Arc<FlowTable<2, 1>> {
-    Arc::new(FlowTable::new(1, RandomState::with_seeds(1, 2, 3, 4)))
+    Arc::new(FlowTable::new(1, &RandomState::with_seeds(1, 2, 3, 4)))
 }
 
 /// What a worker does with a packet: find or insert. The backend it forwards to.

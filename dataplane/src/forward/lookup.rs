@@ -6,6 +6,7 @@ use shunt_api::snapshot::{Mode, Protocol};
 use super::{Context, Decision, Events, FlowOutcome, Verdict, next_state};
 use crate::conntrack::{BackendId, Control, FlowTable, Hit, Inserted, NewFlow, Places, State};
 use crate::flow::Tuple;
+use crate::memo::Memo;
 use crate::nat::{Begins, Binding, LastHop, Nat, Outward, Taken, Translation};
 use crate::packet::transport::{FIN, RST, SYN};
 use crate::packet::{Content, Packet};
@@ -62,18 +63,25 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
         };
         let (listener, member) = (self.index, self.pool.member(chosen.member));
         if member.mode != Mode::Nat {
-            let Chosen { member, outcome, events, .. } = self.enter(&chosen, &key, places, Binding::NONE);
+            let memo = Memo::new(self.listener.version, member.mode);
+            let Chosen { member, outcome, events, .. } = self.enter(&chosen, &key, places, memo);
             let verdict = Verdict::Forward { listener, member };
             return Decision { verdict, outcome, events, hash: places.hash };
         }
         match self.bind(&chosen, member, places.hash) {
-            Ok((binding, translation, created)) => {
-                let entered = self.enter(&chosen, &key, places, binding);
+            Ok((memo, translation, created)) => {
+                let entered = self.enter(&chosen, &key, places, memo);
                 let verdict = Verdict::Translate { listener, member: chosen.member, translation };
                 let events = entered.events.and(Events::NAT_CREATED.only_if(created));
                 Decision { verdict, outcome: entered.outcome, events, hash: places.hash }
             }
-            Err(reason) => Decision::drop(reason),
+            Err(reason) => {
+                // What the entry may say of a source is no longer the flow's.
+                if let Some(hit) = chosen.hit {
+                    self.flows.replace(&hit, 0, Memo::NONE.0);
+                }
+                Decision::drop(reason)
+            }
         }
     }
 
@@ -90,7 +98,7 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
         }
         let (nat, table) = self.nat?;
         let outward = self.outward(backend, places.hash, State::Unconfirmed, LastHop::NONE);
-        let named = hit.map_or(Binding::NONE, |hit| Binding(hit.value[0]));
+        let named = hit.map_or(Binding::NONE, |hit| Memo(hit.value[0]).binding());
         let source = nat.peek(table, &outward, named)?;
         Some((member, Some(Translation { source, destination: outward.end }), places.hash))
     }
@@ -110,16 +118,19 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
 
     /// Goes where the entry says, or changes what it says. `Err`: another worker changed it meanwhile.
     fn follow(&self, hit: Hit<1>) -> Result<Option<Chosen>, Option<Hit<1>>> {
-        let state = hit.control.state();
-        let timed_out =
-            hit.control.idle_s(self.context.now) >= self.context.table.idle_limits[state as usize];
+        let (state, idle_s) = (hit.control.state(), hit.control.idle_s(self.context.now));
+        let limit_s = self.context.table.idle_limits[state as usize];
+        let timed_out = idle_s >= limit_s;
         let member = self.pool.member_of(hit.control.backend());
         let member = member.filter(|&member| !timed_out && !self.leaves(member, hit.control));
         let Some(member) = member else { return self.rechoose(hit) };
         let next = next_state(self.packet, state);
         let confirmed = state == State::Unconfirmed && next != State::Unconfirmed;
-        let touched = hit.control.with_state(next).with_time(self.context.now);
-        if touched != hit.control {
+        let fresh =
+            hit.control.is_fresh(self.context.now, limit_s) && idle_s <= u32::from(self.listener.fresh_s);
+        let mut touched = hit.control;
+        if next != state || !fresh {
+            touched = touched.with_state(next).with_time(self.context.now);
             self.flows.update(hit, touched)?;
             if let Some(affinity) = self.listener.affinity.filter(|_| next != State::Unconfirmed) {
                 self.keep(affinity, hit.control.backend());
@@ -147,12 +158,12 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
         Some(Chosen { member, outcome: FlowOutcome::None, events, hit: None })
     }
 
-    /// An entry for a flow that has none, and for one whose source has changed.
-    fn enter(&self, chosen: &Chosen, key: &[u64; K], places: Places, binding: Binding) -> Chosen {
+    /// An entry for a flow that has none, and another memo for one whose way has changed.
+    fn enter(&self, chosen: &Chosen, key: &[u64; K], places: Places, memo: Memo) -> Chosen {
         let unchanged = Chosen { ..*chosen };
         if let Some(hit) = chosen.hit {
-            if binding != Binding::NONE && hit.value != [binding.0] {
-                self.flows.replace(&hit, 0, binding.0);
+            if hit.value != [memo.0] {
+                self.flows.replace(&hit, 0, memo.0);
             }
             return unchanged;
         }
@@ -166,7 +177,7 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
             return Chosen { events, ..unchanged };
         }
         let backend = self.pool.member(chosen.member).backend;
-        let new = NewFlow { key: *key, value: [binding.0], backend };
+        let new = NewFlow { key: *key, value: [memo.0], backend };
         let (member, outcome) =
             match self.flows.insert(&new, places, self.context.now, &self.context.table.idle_limits) {
                 Inserted::New => (chosen.member, FlowOutcome::Created),
@@ -220,29 +231,32 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
         }
     }
 
-    /// The source that the flow leaves by; also whether it was taken now.
+    /// The source that the flow leaves by, in what is to be remembered of it; also whether it was taken now.
     fn bind(
         &self,
         chosen: &Chosen,
         member: &Member,
         hash: u64,
-    ) -> Result<(Binding, Translation, bool), DropReason> {
+    ) -> Result<(Memo, Translation, bool), DropReason> {
         let (nat, table) = self.nat.ok_or(DropReason::NatExhausted)?;
-        let last_hop = LastHop::new(self.context.nic, self.packet.source_mac, self.packet.tags);
+        let last_hop = LastHop::new(self.context.nic, self.packet.source_mac, self.packet.tags)
+            .ok_or(DropReason::StackedVlan)?;
         let state = chosen.hit.map_or(State::Unconfirmed, |hit| hit.control.state());
-        let outward = self.outward(member, hash, state, last_hop.ok_or(DropReason::StackedVlan)?);
-        let bound = chosen.hit.map(|hit| Binding(hit.value[0]));
-        let (binding, created) = match bound.filter(|&binding| nat.refresh(table, &outward, binding)) {
-            Some(binding) => (binding, false),
-            None => match nat.take(table, &outward) {
-                Taken::Adopted(binding) => (binding, false),
-                Taken::New(binding) => (binding, true),
-                Taken::Exhausted => return Err(DropReason::NatExhausted),
-                Taken::NoFlow => return Err(DropReason::NatNoFlow),
-            },
+        let outward = self.outward(member, hash, state, last_hop);
+        let bound = chosen.hit.map(|hit| Memo(hit.value[0]).binding());
+        let known = bound.filter(|&binding| nat.refresh(table, &outward, binding));
+        let (binding, created) = match known.map_or_else(|| nat.take(table, &outward), Taken::Adopted) {
+            Taken::Adopted(binding) => (binding, false),
+            Taken::New(binding) => (binding, true),
+            Taken::Exhausted => return Err(DropReason::NatExhausted),
+            Taken::NoFlow => return Err(DropReason::NatNoFlow),
         };
         let source = nat.source(binding).ok_or(DropReason::NatExhausted)?;
-        Ok((binding, Translation { source, destination: outward.end }, created))
+        // A confirmed flow's pair is safe from others once it is in the flow's state; nothing is concluded before.
+        let safe = known.is_some() || state != State::Unconfirmed && nat.refresh(table, &outward, binding);
+        let version = if safe { self.listener.version } else { 0 };
+        let memo = Memo::translated(version, last_hop, binding);
+        Ok((memo, Translation { source, destination: outward.end }, created))
     }
 
     fn outward(&self, member: &Member, hash: u64, state: State, last_hop: LastHop) -> Outward<'_, T> {

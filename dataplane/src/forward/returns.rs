@@ -3,7 +3,7 @@
 use shunt_api::snapshot::Protocol;
 
 use super::{Context, Decision, Events, FlowOutcome, Verdict, next_state};
-use crate::conntrack::FlowTable;
+use crate::conntrack::{FlowTable, Seconds, State, fresh_s};
 use crate::flow::{FlowKey, Tuple};
 use crate::nat::{self, Translation};
 use crate::packet::Packet;
@@ -31,22 +31,33 @@ fn through<T: Tuple<K>, const K: usize, const R: usize>(
         Protocol::Udp => control.state(),
         Protocol::Tcp => next_state(packet, control.state()),
     };
-    let touched = control.with_state(state).with_time(context.now);
-    if touched != control {
+    let limit_s = context.table.idle_limits[control.state() as usize];
+    if state != control.state() || !control.is_fresh(context.now, limit_s) {
+        let touched = control.with_state(state).with_time(context.now);
         // Another worker's packet of the same flow may have done it.
         let _ = table.update(owner.hit, touched);
-        keep_alive(flows, &owner.flow, context);
+        let is_over = state != control.state() && matches!(state, State::Closing | State::Reset);
+        keep_alive(flows, &owner.flow, is_over, context);
     }
     let verdict = to_client(&owner.flow.into(), &owner);
     Some(Decision { verdict, outcome: FlowOutcome::Hit, events: Events::default(), hash: 0 })
 }
 
-/// A flow whose client is silent lives on by its replies.
-fn keep_alive<T: Tuple<K>, const K: usize>(flows: &FlowTable<K, 1>, flow: &T, context: Context<'_>) {
+/// A flow whose client is silent lives on by its replies. If the backend is said to have closed it (`is_over`) the
+/// client's next packet shall be noted, which keeps the way back open if there is more to come.
+fn keep_alive<T: Tuple<K>, const K: usize>(
+    flows: &FlowTable<K, 1>,
+    flow: &T,
+    is_over: bool,
+    context: Context<'_>,
+) {
     let key = flow.words();
     if let Some(hit) = flows.find(&key, flows.places(&key)) {
+        let limit_s = context.table.idle_limits[hit.control.state() as usize];
+        let ago_s = if is_over { fresh_s(limit_s) + 1 } else { 0 };
+        let time = Seconds(context.now.0.wrapping_sub(ago_s));
         // A packet of the client's came meanwhile, which does as well.
-        let _ = flows.update(hit, hit.control.with_time(context.now));
+        let _ = flows.update(hit, hit.control.with_time(time));
     }
 }
 

@@ -8,6 +8,7 @@ mod refused;
 use shunt_api::snapshot::Mode::{Dr, Ipip};
 
 use super::*;
+use crate::conntrack::kept_s;
 use crate::table::Compiler;
 use crate::testing::{decided as at, parsed, snapshot, table, tcp, udp};
 
@@ -198,7 +199,10 @@ fn idle_flows_are_chosen_anew() {
     let drained =
         compiler.compile(&snapshot(&[&[("10.0.0.1", 0, Dr), ("10.0.0.2", 1, Dr)]], SERVICES)).unwrap();
     assert_eq!(at(&client(1, ACK), &drained, &flows, Seconds(899)).outcome, FlowOutcome::Hit);
-    assert_eq!(at(&client(1, ACK), &drained, &flows, Seconds(899 + 900)).outcome, FlowOutcome::Rehashed);
+    assert_eq!(
+        at(&client(1, ACK), &drained, &flows, Seconds(899 + kept_s(900))).outcome,
+        FlowOutcome::Rehashed
+    );
 }
 
 #[test]

@@ -10,10 +10,10 @@ const LIMITS: IdleLimits = [0, 0, 0, 30, 300, 900, 120, 10, 10_800];
 const BACKEND: [u8; 4] = [10, 0, 0, 1];
 
 fn nat(sources: u8, flows: usize) -> Nat {
-    let tables = Arc::new(NatTables::new(flows, 1, RandomState::with_seeds(1, 2, 3, 4)));
+    let tables = Arc::new(NatTables::new(flows, 1, &RandomState::with_seeds(1, 2, 3, 4)));
     let ids = (0..u16::from(sources)).map(SourceId).collect();
     let addresses = (0..sources).map(|i| Some([10, 0, 9, i].into())).collect();
-    Nat { tables, v4: ids, v6: Box::default(), addresses }
+    Nat::new(tables, ids, Box::default(), addresses, &RandomState::with_seeds(1, 2, 3, 4))
 }
 
 fn flow(client: u32) -> FlowKey4 {

@@ -1,15 +1,22 @@
 //! The Internet checksum (RFC 1071).
 
 /// One's-complement sum of big-endian 16-bit words, folded. An odd last byte counts as the high half.
+///
+/// Sums in the machine's byte order, which comes to the same bytes (RFC 1071 §2 (B)), four at a time.
+#[inline(always)]
 pub fn sum(bytes: &[u8]) -> u16 {
-    let (words, odd) = bytes.as_chunks::<2>();
-    let total: u32 = words.iter().map(|&word| u32::from(u16::from_be_bytes(word))).sum();
-    fold(total + odd.first().map_or(0, |&byte| u32::from(byte) << 8))
+    let (words, rest) = bytes.as_chunks::<4>();
+    let total: u64 = words.iter().map(|&word| u64::from(u32::from_ne_bytes(word))).sum();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    u16::from_be(fold(total + u64::from(u32::from_ne_bytes(last))))
 }
 
 /// Sum of two sums.
+#[inline]
 pub fn add(one: u16, other: u16) -> u16 {
-    fold(u32::from(one) + u32::from(other))
+    let (sum, carry) = one.overflowing_add(other);
+    sum + u16::from(carry)
 }
 
 /// What a checksum becomes when bytes that it covers are replaced (RFC 1624, equation 3).
@@ -51,9 +58,21 @@ pub fn is_valid(header: &[u8]) -> bool {
     sum(header) == 0xffff
 }
 
-fn fold(total: u32) -> u16 {
-    let once = (total & 0xffff) + (total >> 16);
-    ((once & 0xffff) + (once >> 16)) as u16
+/// As [`is_valid`] for an IPv4 header without options, which is never all zeros: its sum is a multiple of 65535.
+#[inline(always)]
+pub fn is_valid_plain(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    let total: u64 = words.iter().map(|&word| u64::from(u32::from_ne_bytes(word))).sum();
+    total.is_multiple_of(0xffff)
+}
+
+/// Of a sum of 32-bit words, fewer than 2^32 of them, or of anything less.
+#[inline(always)]
+pub fn fold(total: u64) -> u16 {
+    let once = (total & 0xffff_ffff) + (total >> 32);
+    let twice = (once & 0xffff) + (once >> 16 & 0xffff) + (once >> 32);
+    let thrice = (twice & 0xffff) + (twice >> 16);
+    ((thrice & 0xffff) + (thrice >> 16)) as u16
 }
 
 #[cfg(test)]

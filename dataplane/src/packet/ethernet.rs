@@ -82,10 +82,15 @@ pub enum Tags {
     Stacked,
 }
 
+/// Who sent the frame.
+pub fn source(header: &[u8; HEADER_LENGTH]) -> MacAddress {
+    MacAddress([header[6], header[7], header[8], header[9], header[10], header[11]])
+}
+
 /// Reads a header with its tags.
 pub fn parse(frame: &[u8]) -> Result<Ethernet, DropReason> {
     let header = frame.first_chunk::<HEADER_LENGTH>().ok_or(DropReason::Truncated)?;
-    let source = MacAddress([header[6], header[7], header[8], header[9], header[10], header[11]]);
+    let source = source(header);
     let (mut type_offset, mut tags) = (HEADER_LENGTH - 2, Tags::None);
     for _ in 0..=MAX_TAGS {
         let field = frame.get(type_offset..type_offset + 2).ok_or(DropReason::Truncated)?;

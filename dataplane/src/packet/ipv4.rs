@@ -54,10 +54,15 @@ fn read(header: &[u8; HEADER_LENGTH]) -> Result<Header<Ipv4Addr>, DropReason> {
         traffic_class: header[1],
         protocol: header[9],
         fragment: fragment(header),
-        dont_fragment: u16::from_be_bytes([header[6], header[7]]) & DONT_FRAGMENT != 0,
+        dont_fragment: dont_fragment(header),
         source: Ipv4Addr::new(header[12], header[13], header[14], header[15]),
         destination: Ipv4Addr::new(header[16], header[17], header[18], header[19]),
     })
+}
+
+/// Whether no router may fragment the packet.
+pub fn dont_fragment(header: &[u8; HEADER_LENGTH]) -> bool {
+    u16::from_be_bytes([header[6], header[7]]) & DONT_FRAGMENT != 0
 }
 
 fn fragment(header: &[u8; HEADER_LENGTH]) -> Option<Fragment> {
@@ -91,6 +96,7 @@ pub fn pseudo_sum(source: Ipv4Addr, destination: Ipv4Addr, length: u16, protocol
 }
 
 /// An outer header (RFC 2003): identification 0 with don't-fragment set, which RFC 6864 allows.
+#[inline(always)]
 pub fn outer(
     traffic_class: u8,
     payload_length: u16,
@@ -98,17 +104,17 @@ pub fn outer(
     source: Ipv4Addr,
     destination: Ipv4Addr,
 ) -> [u8; HEADER_LENGTH] {
+    let first =
+        0x4500_0000 | u32::from(traffic_class) << 16 | u32::from(payload_length + HEADER_LENGTH as u16);
+    let third = u32::from(OUTER_TTL) << 24 | u32::from(protocol) << 16;
+    let words = [first, u32::from(DONT_FRAGMENT), third, source.to_bits(), destination.to_bits()];
+    let checksum = !checksum::fold(words.iter().map(|&word| u64::from(word)).sum());
     let mut header = [0; HEADER_LENGTH];
-    header[0] = 0x45;
-    header[1] = traffic_class;
-    header[2..4].copy_from_slice(&(payload_length + HEADER_LENGTH as u16).to_be_bytes());
-    header[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
-    header[8] = OUTER_TTL;
-    header[9] = protocol;
+    header[0..4].copy_from_slice(&words[0].to_be_bytes());
+    header[4..8].copy_from_slice(&words[1].to_be_bytes());
+    header[8..12].copy_from_slice(&(third | u32::from(checksum)).to_be_bytes());
     header[12..16].copy_from_slice(&source.octets());
     header[16..20].copy_from_slice(&destination.octets());
-    let checksum = checksum::of(&header);
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
     header
 }
 

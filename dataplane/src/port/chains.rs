@@ -134,6 +134,13 @@ impl Assembly {
         !piece.more && self.open.is_none() && !self.refusing
     }
 
+    /// How many of the ring's next pieces are whole packets, before the first that is not.
+    #[inline]
+    pub fn whole_ahead<'a>(&self, pieces: impl Iterator<Item = &'a Piece>) -> usize {
+        let idle = self.open.is_none() && !self.refusing;
+        if idle { pieces.take_while(|piece| !piece.more).count() } else { 0 }
+    }
+
     /// Takes the ring's next piece.
     pub fn add(&mut self, piece: &Piece, nic: NicIndex, chains: &mut Chains) -> Arrival {
         if self.refusing {

@@ -2,11 +2,10 @@
 //! take what the worker sent out at the other. It never drops but what is oversized: [`MemoryPort::inject`]
 //! says when full.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::chains::{Arrival, Assembly, Chains, Piece};
-use super::{Census, Frame, NicIndex, Port, PortCounters};
+use super::{Census, Frame, NicIndex, Port, PortCounters, transmit_each};
 
 /// Bytes of one buffer, as in AF_XDP.
 pub const CHUNK_SIZE: usize = 2048;
@@ -18,9 +17,12 @@ pub struct MemoryPort {
     chunk_size: usize,
     chains: Chains,
     free: Vec<u32>,
-    received: VecDeque<(NicIndex, Piece)>,
+    /// In order; the first `taken` are no longer there.
+    received: Vec<(NicIndex, Piece)>,
+    taken: usize,
     assembly: Assembly,
-    outgoing: VecDeque<(NicIndex, Frame)>,
+    /// Each with the NIC that it leaves by.
+    outgoing: Vec<Frame>,
     /// Chunks.
     in_worker: usize,
     /// Chunks.
@@ -43,9 +45,10 @@ impl MemoryPort {
             chunk_size,
             chains: Chains::new(frames),
             free: (0..frames as u32).rev().collect(),
-            received: VecDeque::with_capacity(frames),
+            received: Vec::with_capacity(frames),
+            taken: 0,
             assembly: Assembly::default(),
-            outgoing: VecDeque::with_capacity(frames),
+            outgoing: Vec::with_capacity(frames),
             in_worker: 0,
             sending: 0,
             transmit_limit,
@@ -66,27 +69,30 @@ impl MemoryPort {
         if pieces > self.free.len() {
             return false;
         }
+        self.received.drain(..std::mem::take(&mut self.taken));
         let mut sources = [lead, frame];
         for _ in 0..pieces {
             let chunk = self.free.pop().expect("there are as many as looked for");
             let length = fill(self.chunk_mut(chunk), &mut sources) as u16;
             let more = sources.iter().any(|source| !source.is_empty());
-            self.received.push_back((nic, Piece { chunk, start: 0, length, more }));
+            self.received.push((nic, Piece { chunk, start: 0, length, more }));
         }
         true
     }
 
     /// Takes what was transmitted, oldest first, and frees its buffers.
     pub fn drain(&mut self, mut each: impl FnMut(NicIndex, &[u8])) {
-        while let Some((nic, frame)) = self.outgoing.pop_front() {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        for frame in outgoing.drain(..) {
             if frame.pieces() == 1 {
-                each(nic, &self.chunk(frame.chunk)[frame.range()]);
+                each(frame.nic, &self.chunk(frame.chunk)[frame.range()]);
             } else {
-                each(nic, &self.joined(&frame));
+                each(frame.nic, &self.joined(&frame));
             }
             self.sending -= frame.pieces();
             self.reclaim(&frame);
         }
+        self.outgoing = outgoing;
     }
 
     /// Takes what was transmitted, oldest first.
@@ -111,19 +117,21 @@ impl MemoryPort {
     }
 
     /// Like [`Port::receive`], but looks at no more than so many pieces.
+    #[inline]
     fn receive_pieces(&mut self, frames: &mut Vec<Frame>, limit: usize, pieces: usize) -> usize {
         let before = frames.len();
-        for _ in 0..pieces {
+        let arrived = &self.received[self.taken..];
+        let arrived = &arrived[..arrived.len().min(pieces)];
+        let whole = self.assembly.whole_ahead(arrived.iter().take(limit).map(|(_, piece)| piece));
+        frames.extend(arrived[..whole].iter().map(|(nic, piece)| Frame::single(piece, *nic)));
+        self.in_worker += whole;
+        let mut taken = whole;
+        for (nic, piece) in &arrived[whole..] {
             if frames.len() - before == limit {
                 break;
             }
-            let Some((nic, piece)) = self.received.pop_front() else { break };
-            if self.assembly.is_whole(&piece) {
-                self.in_worker += 1;
-                frames.push(Frame::single(&piece, nic));
-                continue;
-            }
-            match self.assembly.add(&piece, nic, &mut self.chains) {
+            taken += 1;
+            match self.assembly.add(piece, *nic, &mut self.chains) {
                 Arrival::Incomplete => {}
                 Arrival::Packet(frame) => {
                     self.in_worker += frame.pieces();
@@ -131,10 +139,15 @@ impl MemoryPort {
                 }
                 Arrival::Oversized(frame) => {
                     self.oversized += 1;
-                    self.reclaim(&frame);
+                    self.free.extend(self.chains.chunks(&frame));
                 }
-                Arrival::Surplus(frame) => self.reclaim(&frame),
+                Arrival::Surplus(frame) => self.free.extend(self.chains.chunks(&frame)),
             }
+        }
+        self.taken += taken;
+        if self.taken == self.received.len() {
+            self.received.clear();
+            self.taken = 0;
         }
         frames.len() - before
     }
@@ -145,10 +158,12 @@ impl MemoryPort {
 }
 
 impl Port for MemoryPort {
+    #[inline]
     fn receive(&mut self, frames: &mut Vec<Frame>, limit: usize) -> usize {
-        self.receive_pieces(frames, limit, self.received.len())
+        self.receive_pieces(frames, limit, usize::MAX)
     }
 
+    #[inline]
     fn buffer(&mut self, frame: &Frame) -> &mut [u8] {
         self.chunk_mut(frame.chunk)
     }
@@ -165,14 +180,27 @@ impl Port for MemoryPort {
         Some(Frame::empty(chunk, NicIndex::default()))
     }
 
+    #[inline]
     fn transmit(&mut self, nic: NicIndex, frame: Frame) -> Result<(), Frame> {
         if frame.range().is_empty() || self.sending + frame.pieces() > self.transmit_limit {
             return Err(frame);
         }
         self.in_worker -= frame.pieces();
         self.sending += frame.pieces();
-        self.outgoing.push_back((nic, frame));
+        self.outgoing.push(Frame { nic, ..frame });
         Ok(())
+    }
+
+    #[inline]
+    fn transmit_all(&mut self, frames: &mut Vec<Frame>) {
+        let plain = frames.iter().all(|frame| frame.pieces == 1 && frame.start < frame.end);
+        if plain && self.sending + frames.len() <= self.transmit_limit {
+            self.in_worker -= frames.len();
+            self.sending += frames.len();
+            self.outgoing.append(frames);
+        } else {
+            transmit_each(self, frames);
+        }
     }
 
     fn release(&mut self, frame: Frame) {
@@ -186,7 +214,7 @@ impl Port for MemoryPort {
 
     fn census(&self) -> Census {
         Census {
-            fill: self.free.len() + self.received.len() + self.assembly.pieces(),
+            fill: self.free.len() + self.received.len() - self.taken + self.assembly.pieces(),
             worker: self.in_worker,
             transmit: self.sending,
             total: self.memory.len() / self.chunk_size,

@@ -5,6 +5,7 @@ use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::Mode::{Dr, Ipip};
 
 use super::*;
+use crate::conntrack::kept_s;
 use crate::packet::transport::{ACK, SYN};
 use crate::testing::{snapshot, tcp};
 
@@ -62,7 +63,7 @@ fn idle_times_are_the_captures() {
     assert_eq!(rehashed(&replay), 0, "time does not go back");
     play(&mut replay, 1000 + 899, &packet(ACK));
     assert_eq!(rehashed(&replay), 0);
-    play(&mut replay, 1000 + 899 + 900, &packet(ACK));
+    play(&mut replay, 1000 + 899 + u64::from(kept_s(900)), &packet(ACK));
     assert_eq!(rehashed(&replay), 1);
 }
 

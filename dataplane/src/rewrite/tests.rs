@@ -45,7 +45,7 @@ fn outer(v6: bool, hash: u64) -> Outer {
         fragment: false,
     };
     let (own, backend) = if v6 { ("fd00::1", "fd00::2") } else { ("10.0.0.1", "10.0.0.2") };
-    outer_for(&tunnel, own.parse().ok(), backend.parse().unwrap(), hash).unwrap()
+    Ends::of(&tunnel, own.parse().ok(), backend.parse().unwrap()).unwrap().outer(hash)
 }
 
 fn in_buffer(lead: usize, frame: &[u8]) -> (Vec<u8>, Range<usize>) {
@@ -59,7 +59,7 @@ fn check_tunnel(inner_v6: bool, outer_v6: bool, lead: usize, payload: &[u8], pad
     let parsed = packet::parse(&original, original.len()).unwrap();
     let (mut buffer, at) = in_buffer(lead, &original[..original.len() - padding]);
     let needed = if outer_v6 { 40 } else { 20 };
-    let placed = place(&mut buffer, at, &parsed, &LINK, Some(&outer(outer_v6, hash))).unwrap();
+    let placed = place(&mut buffer, at, &parsed.inner(), &LINK, Some(&outer(outer_v6, hash))).unwrap();
     assert_eq!(placed.moved, lead < needed);
     let out = &buffer[placed.range];
     assert_eq!((&out[..6], &out[6..12]), (&LINK.destination.0[..], &LINK.source.0[..]));
@@ -94,7 +94,7 @@ fn direct_routing_changes_the_ethernet_header_only() {
         let original = frame(v6, b"hello", 30);
         let parsed = packet::parse(&original, original.len()).unwrap();
         let (mut buffer, at) = in_buffer(0, &original);
-        let placed = place(&mut buffer, at.clone(), &parsed, &LINK, None).unwrap();
+        let placed = place(&mut buffer, at.clone(), &parsed.inner(), &LINK, None).unwrap();
         assert_eq!(placed, Placed { range: at.clone(), moved: false });
         assert_eq!(buffer[at.clone()][..12], [LINK.destination.0, LINK.source.0].concat());
         assert_eq!(buffer[at][12..], original[12..]);
@@ -116,7 +116,7 @@ fn tags_are_those_of_the_way_out() {
             let parsed = packet::parse(came, came.len()).unwrap();
             let (mut buffer, at) = in_buffer(lead, came);
             let link = Link { vlan, ..LINK };
-            let placed = place(&mut buffer, at, &parsed, &link, outer.as_ref()).unwrap();
+            let placed = place(&mut buffer, at, &parsed.inner(), &link, outer.as_ref()).unwrap();
             let before = 14 + vlan.map_or(0, |_| 4) + outer.map_or(0, |_| 20);
             assert_eq!(placed.moved, lead + usize::from(parsed.ip_offset) < before);
             let out = &buffer[placed.range];
@@ -138,7 +138,11 @@ fn a_tunnel_header_takes_its_share_of_the_way() {
     let parsed = packet::parse(&original, original.len()).unwrap();
     let (buffer, at) = in_buffer(0, &original);
     let mut tight = buffer[..original.len() + 19].to_vec();
-    assert_eq!(place(&mut tight, at, &parsed, &LINK, Some(&outer(false, 1))), None, "no room in the buffer");
+    assert_eq!(
+        place(&mut tight, at, &parsed.inner(), &LINK, Some(&outer(false, 1))),
+        None,
+        "no room in the buffer"
+    );
 }
 
 #[test]
@@ -147,9 +151,9 @@ fn flows_spread_over_the_source_prefix_and_stay_in_it() {
         (0..1000u64).map(|i| format!("{:?}", outer(false, i.wrapping_mul(0x9e37_79b9_7f4a_7c15)))).collect();
     assert!(sources.len() > 900, "{}", sources.len());
     let none = Tunnel::default();
-    let own = outer_for(&none, "10.0.0.1".parse().ok(), "10.0.0.2".parse().unwrap(), 99).unwrap();
+    let own = Ends::of(&none, "10.0.0.1".parse().ok(), "10.0.0.2".parse().unwrap()).unwrap().outer(99);
     assert_eq!(own, Outer::V4 { source: [10, 0, 0, 1].into(), destination: [10, 0, 0, 2].into() });
-    assert_eq!(outer_for(&none, "fd00::1".parse().ok(), "10.0.0.2".parse().unwrap(), 99), None);
+    assert_eq!(Ends::of(&none, "fd00::1".parse().ok(), "10.0.0.2".parse().unwrap()), None);
 }
 
 #[test]
@@ -157,7 +161,7 @@ fn an_encapsulated_packet_is_an_ip_packet() {
     let original = frame(false, b"hello", 0);
     let parsed = packet::parse(&original, original.len()).unwrap();
     let (mut buffer, at) = in_buffer(20, &original);
-    let placed = place(&mut buffer, at, &parsed, &LINK, Some(&outer(false, 1))).unwrap();
+    let placed = place(&mut buffer, at, &parsed.inner(), &LINK, Some(&outer(false, 1))).unwrap();
     let inner = IpSlice::from_slice(&buffer[placed.range][34..]).unwrap();
     assert_eq!(inner.destination_addr().to_string(), "203.0.113.10");
 }
@@ -170,4 +174,54 @@ proptest! {
     ) {
         check_tunnel(inner_v6, outer_v6, lead, &payload, padding, hash);
     }
+}
+
+/// The frame as [`place`] leaves it, filled up for the wire if it was long enough before.
+fn placed(
+    buffer: &mut [u8],
+    at: Range<usize>,
+    inner: &Inner,
+    outer: Option<&Outer>,
+    length: usize,
+) -> Vec<u8> {
+    let end = at.start + usize::from(inner.ip_offset) + usize::from(inner.ip_length);
+    let range = place(buffer, at.start..end, inner, &LINK, outer).unwrap().range;
+    let mut frame = buffer[range].to_vec();
+    if length >= ethernet::MIN_LENGTH {
+        frame.resize(frame.len().max(ethernet::MIN_LENGTH), 0);
+    }
+    frame
+}
+
+proptest! {
+    #[test]
+    fn at_once_is_as_step_by_step(
+        v6: bool, payload in 0usize..100, padding in 0usize..60, lead in 0usize..100, outer_v6: bool, hash: u64,
+    ) {
+        let original = frame(v6, &vec![7; payload], padding);
+        let inner = packet::parse(&original, original.len()).unwrap().inner();
+        let (buffer, at) = in_buffer(lead, &original);
+
+        let (mut one, mut other) = (buffer.clone(), buffer.clone());
+        let range = redirect_at_once(&mut one, at.clone(), inner.ip_length, &LINK, true).unwrap();
+        prop_assert_eq!(&one[range], &placed(&mut other, at.clone(), &inner, None, original.len()));
+
+        let (mut one, mut other) = (buffer.clone(), buffer);
+        let outer = outer(outer_v6, hash);
+        let range = wrap_at_once(&mut one, at.clone(), &inner, &LINK, &outer);
+        prop_assert_eq!(range.is_some(), lead >= outer.length());
+        if let Some(range) = range {
+            prop_assert_eq!(&one[range], &placed(&mut other, at, &inner, Some(&outer), original.len()));
+        }
+    }
+}
+
+#[test]
+fn a_frame_does_not_go_back_to_where_it_came_from() {
+    let mut original = frame(false, b"payload", 0);
+    original[6..12].copy_from_slice(&LINK.destination.0);
+    let (mut buffer, at) = in_buffer(0, &original);
+    assert_eq!(redirect_at_once(&mut buffer, at.clone(), 40, &LINK, true), None);
+    assert_eq!(buffer[at.clone()], original);
+    assert!(redirect_at_once(&mut buffer, at, 40, &LINK, false).is_some(), "by another NIC it does");
 }

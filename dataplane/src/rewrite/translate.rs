@@ -43,6 +43,59 @@ pub fn translate(ip: &mut [u8], packet: &Packet, translation: &Translation) {
     }
 }
 
+/// As [`translate`] for a plain TCP or UDP packet, whose headers are all there.
+#[inline(always)]
+pub fn translate_plain(ip: &mut [u8], protocol: Protocol, translation: &Translation) -> Option<()> {
+    let (addresses, transport) = match (translation.source.0, translation.destination.0) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let (header, transport) = ip.split_first_chunk_mut::<{ ipv4::HEADER_LENGTH }>()?;
+            let (before, ends) = header.split_last_chunk_mut::<8>()?;
+            let new = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+            let difference = exchange(ends, &new.to_be_bytes());
+            mend(before.last_chunk_mut()?, difference);
+            (difference, transport)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let (header, transport) = ip.split_first_chunk_mut::<{ ipv6::HEADER_LENGTH }>()?;
+            let (before, end) = header.split_last_chunk_mut()?;
+            let changed = exchange(before.last_chunk_mut()?, &source.octets());
+            (changed + exchange(end, &destination.octets()), transport)
+        }
+        _ => return None,
+    };
+    let ports = u32::from(translation.source.1) << 16 | u32::from(translation.destination.1);
+    let difference = addresses + exchange(transport.first_chunk_mut()?, &ports.to_be_bytes());
+    match protocol {
+        Protocol::Tcp => mend(transport.get_mut(TCP_CHECKSUM..)?.first_chunk_mut()?, difference),
+        Protocol::Udp => {
+            let field = transport.get_mut(UDP_CHECKSUM..)?.first_chunk_mut()?;
+            // See `translate_transport`.
+            if *field != [0, 0] {
+                mend(field, difference);
+                *field = if *field == [0, 0] { [0xff; 2] } else { *field };
+            }
+        }
+    }
+    Some(())
+}
+
+/// Writes other bytes. Returns what that changes in a sum of the machine's 32-bit words, never 0.
+#[inline(always)]
+fn exchange<const N: usize>(bytes: &mut [u8; N], new: &[u8; N]) -> u64 {
+    let replaced = |(old, new): (&[u8; 4], &[u8; 4])| {
+        u64::from(!u32::from_ne_bytes(*old)) + u64::from(u32::from_ne_bytes(*new))
+    };
+    let change = bytes.as_chunks::<4>().0.iter().zip(new.as_chunks::<4>().0).map(replaced).sum();
+    *bytes = *new;
+    change
+}
+
+/// Mends a checksum whose sum has changed by this.
+#[inline(always)]
+fn mend(field: &mut [u8; 2], change: u64) {
+    *field = (!checksum::fold(u64::from(!u16::from_ne_bytes(*field)) + change)).to_ne_bytes();
+}
+
 /// Replaces both addresses and mends the IPv4 header's checksum. Returns what that changes in a checksum that
 /// covers the addresses.
 fn replace_addresses(ip: &mut [u8], translation: &Translation) -> Change {

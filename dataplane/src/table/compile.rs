@@ -9,9 +9,13 @@ use ahash::HashMap;
 use shunt_api::config::is_maglev_size;
 use shunt_api::snapshot::{self, FleetKey, Mode, ServicePort, Snapshot};
 
-use super::{Affinity, Listener, Member, NOT_A_MEMBER, Owned, Pool, Ranges, Table, TableError, idle_limits};
-use crate::conntrack::BackendId;
-use crate::flow::SlotHasher;
+use super::version::Versions;
+use super::{
+    Affinity, Listener, Member, NOT_A_MEMBER, Owned, Permit, Pool, Ranges, Table, TableError, idle_limits,
+};
+use crate::conntrack::{BackendId, kept_s};
+use crate::flow::{FlowKey, FlowKey4, FlowKey6, SlotHasher, Tuple};
+use crate::index::Index;
 use crate::limits;
 use crate::maglev::{Candidate, Maglev};
 use crate::nat::{Nat, NatTables, SourceId};
@@ -26,6 +30,8 @@ pub struct Compiler {
     sources: BTreeMap<IpAddr, SourceId>,
     /// Numbers of services with affinity, by name.
     services: BTreeMap<String, u32>,
+    versions: Versions,
+    permits: Option<Arc<[Permit]>>,
     nat: Option<((u32, u32), Arc<NatTables>)>,
     fleet_key: Option<FleetKey>,
     maglevs: HashMap<MaglevKey, Arc<Maglev>>,
@@ -39,13 +45,15 @@ impl Compiler {
         Self { seed: Some(seed), ..Self::default() }
     }
 
-    /// Compiles a snapshot. On an error nothing has changed but identities that are not used.
+    /// Compiles a snapshot. On an error nothing has changed but identities and versions
+    /// that are not used.
     pub fn compile(&mut self, snapshot: &Snapshot) -> Result<Table, TableError> {
         if !is_maglev_size(snapshot.maglev_size) {
             return Err(TableError::MaglevSize(snapshot.maglev_size));
         }
         check_nat(snapshot)?;
         let Listeners { by_port, listeners, owned } = self.listeners(snapshot)?;
+        let seed = self.seed.clone().unwrap_or_default();
         let hasher = SlotHasher::new(&snapshot.fleet_key);
         let same_key = self.fleet_key == Some(snapshot.fleet_key);
         let mut maglevs = HashMap::default();
@@ -59,6 +67,7 @@ impl Compiler {
             pools.push(Pool { maglev, member_of: member_of(&members), members });
         }
         self.maglevs = maglevs;
+        self.versions.keep(&snapshot.services);
         self.fleet_key = Some(snapshot.fleet_key);
         let longest_s = listeners.iter().filter_map(|listener| Some(listener.affinity?.timeout_s)).max();
         Ok(Table {
@@ -70,7 +79,16 @@ impl Compiler {
             hasher,
             addresses: self.addresses(&pools),
             tunnelled: tunnelled(&pools),
-            by_port,
+            services_v4: services(&by_port, &seed, |flow| match flow {
+                FlowKey::V4(flow) => Some(FlowKey4::service_key(&flow.words())),
+                FlowKey::V6(_) => None,
+            }),
+            services_v6: services(&by_port, &seed, |flow| match flow {
+                FlowKey::V4(_) => None,
+                FlowKey::V6(flow) => Some(FlowKey6::service_key(&flow.words())),
+            }),
+            permits: permits(&listeners, &mut self.permits),
+            served: by_port.iter().map(|(&(vip, _), &at)| (vip, listeners[at as usize].pool)).collect(),
             listeners,
             owned,
             pools,
@@ -78,6 +96,7 @@ impl Compiler {
     }
 
     fn listeners(&mut self, snapshot: &Snapshot) -> Result<Listeners, TableError> {
+        let nat = (snapshot.nat.max_flows_v4, snapshot.nat.max_flows_v6);
         let mut owners: HashMap<(IpAddr, ServicePort), &str> = HashMap::default();
         let mut made = Listeners::default();
         for &source in &snapshot.nat.sources {
@@ -97,7 +116,8 @@ impl Compiler {
                     return Err(TableError::SourceIsVip(vip));
                 }
             }
-            for (mapping, listener) in service.ports.iter().zip(self.listeners_of(service)) {
+            let members = &snapshot.pools[service.pool as usize].backends;
+            for (mapping, listener) in service.ports.iter().zip(self.listeners_of(service, members, nat)) {
                 for key in service.vips.iter().map(|&vip| (vip, mapping.port)) {
                     if let Some(first) = owners.insert(key, &service.name) {
                         let ((vip, port), first) = (key, first.to_owned());
@@ -112,22 +132,32 @@ impl Compiler {
     }
 
     /// One for each port of a service.
-    fn listeners_of(&mut self, service: &snapshot::Service) -> Vec<Listener> {
+    fn listeners_of(
+        &mut self,
+        service: &snapshot::Service,
+        backends: &[snapshot::Backend],
+        nat: (u32, u32),
+    ) -> Vec<Listener> {
         let sources =
             (!service.source_ranges.is_empty()).then(|| Arc::new(Ranges::new(&service.source_ranges)));
         let affinity = service.client_ip_affinity_s.map(|timeout_s| {
             let next = self.services.len() as u32;
-            Affinity { service: *self.services.entry(service.name.clone()).or_insert(next), timeout_s }
+            let service = *self.services.entry(service.name.clone()).or_insert(next);
+            Affinity { service, timeout_s: kept_s(timeout_s) }
         });
+        let versions = self.versions.of(service, backends, nat);
         let name: Arc<str> = service.name.as_str().into();
-        let listener = |mapping: &snapshot::PortMapping| Listener {
+        let listener = |(mapping, version): (&snapshot::PortMapping, u32)| Listener {
             service: name.clone(),
             pool: service.pool,
             target: mapping.target.unwrap_or(mapping.port.port),
             affinity,
+            version,
+            fresh_s: affinity
+                .map_or(u16::MAX, |affinity| (affinity.timeout_s / 64).min(u16::MAX.into()) as u16),
             sources: sources.clone(),
         };
-        service.ports.iter().map(listener).collect()
+        service.ports.iter().zip(versions).map(listener).collect()
     }
 
     /// Translation; its tables are made when it is first configured, and anew when their sizes change.
@@ -137,8 +167,11 @@ impl Compiler {
         }
         let mut ids: [Vec<SourceId>; 2] = Default::default();
         for &source in &nat.sources {
-            let next = u16::try_from(self.sources.len()).map_err(|_| TableError::OutOfSources)?;
-            let id = *self.sources.entry(source).or_insert(SourceId(next));
+            let next = SourceId(self.sources.len() as u16);
+            if usize::from(next.0) >= SourceId::LIMIT && !self.sources.contains_key(&source) {
+                return Err(TableError::OutOfSources);
+            }
+            let id = *self.sources.entry(source).or_insert(next);
             ids[usize::from(source.is_ipv6())].push(id);
         }
         let mut addresses = vec![None; self.sources.len()];
@@ -149,11 +182,12 @@ impl Compiler {
         let kept = self.nat.take().filter(|(kept, _)| *kept == sizes).map(|(_, tables)| tables);
         let tables = kept.unwrap_or_else(|| {
             let seed = self.seed.clone().unwrap_or_default();
-            Arc::new(NatTables::new(sizes.0 as usize, sizes.1 as usize, seed))
+            Arc::new(NatTables::new(sizes.0 as usize, sizes.1 as usize, &seed))
         });
         self.nat = Some((sizes, tables.clone()));
         let [v4, v6] = ids.map(Vec::into_boxed_slice);
-        Ok(Some(Nat { tables, v4, v6, addresses: addresses.into() }))
+        let seed = self.seed.clone().unwrap_or_default();
+        Ok(Some(Nat::new(tables, v4, v6, addresses.into(), &seed)))
     }
 
     /// Members sorted by address: the order Maglev needs, whatever the order of the configuration.
@@ -195,6 +229,34 @@ impl Compiler {
             addresses[id.0 as usize] = Some(address);
         }
         addresses.into()
+    }
+}
+
+/// The ports whose flows have a key by `key`.
+fn services<const W: usize>(
+    by_port: &HashMap<(IpAddr, ServicePort), u32>,
+    seed: &ahash::RandomState,
+    key: impl Fn(&FlowKey) -> Option<[u64; W]>,
+) -> Index<W> {
+    let keyed = |(&(vip, port), &listener): (&(IpAddr, ServicePort), &u32)| {
+        let flow = FlowKey::new((vip, 0), (vip, port.port), port.protocol)?;
+        Some((key(&flow)?, listener))
+    };
+    Index::new(&by_port.iter().filter_map(keyed).collect::<Vec<_>>(), seed)
+}
+
+/// By version; see [`Permit`].
+fn permits(listeners: &[Listener], before: &mut Option<Arc<[Permit]>>) -> Arc<[Permit]> {
+    let limit = listeners.iter().map(|listener| listener.version as usize + 1).max().unwrap_or(0);
+    let mut permits = vec![Permit::default(); limit];
+    for listener in listeners {
+        let known_for_s = listener.fresh_s.saturating_add(1);
+        permits[listener.version as usize] = Permit { known_for_s, target: listener.target };
+    }
+    // Equal ones the workers have in their caches.
+    match before {
+        Some(before) if **before == *permits => before.clone(),
+        _ => before.insert(permits.into()).clone(),
     }
 }
 

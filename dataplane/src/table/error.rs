@@ -6,6 +6,7 @@ use shunt_api::snapshot::ServicePort;
 
 use crate::conntrack::BackendId;
 use crate::limits;
+use crate::nat::SourceId;
 
 /// Why a snapshot cannot be served. The control plane checks the same before it sends one.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -87,6 +88,6 @@ pub enum TableError {
     #[error("{0} is in [nat] sources and a VIP; replies and clients could not be told apart, remove one")]
     SourceIsVip(IpAddr),
     /// More sources than bindings can name.
-    #[error("more than {} [nat] sources have been in use; restart shunt-dataplane", u16::MAX)]
+    #[error("more than {} [nat] sources have been in use; restart shunt-dataplane", SourceId::LIMIT)]
     OutOfSources,
 }

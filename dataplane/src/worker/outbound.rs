@@ -8,12 +8,13 @@ use crate::flow::FlowKey;
 use crate::forward::{Decision, Reply, Verdict};
 use crate::nat::{LastHop, Translation};
 use crate::notices::{Notice, Notices};
+use crate::packet::plain::Inner;
 use crate::packet::{Content, Packet, ethernet};
 use crate::port::{Frame, NicIndex, Port};
 use crate::reply;
 use crate::rewrite::{self, Link, Outer};
 use crate::stats::Tally;
-use crate::table::{Forwarding, Hop, Member, OpenHop};
+use crate::table::{Exit, Forwarding, Member};
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +27,17 @@ pub enum Fate {
 
 /// Is told of each packet, in the order in which they came.
 pub trait Observer {
+    /// Whether it looks; packets are read and decisions put together for nobody else.
+    const LOOKS: bool = true;
+
     /// `packet` and `decision` are missing if it could not be parsed.
     fn saw(&mut self, packet: Option<&Packet>, decision: Option<&Decision>, fate: Fate);
 }
 
 /// Nobody looks; costs nothing.
 impl Observer for () {
+    const LOOKS: bool = false;
+
     fn saw(&mut self, _: Option<&Packet>, _: Option<&Decision>, _: Fate) {}
 }
 
@@ -78,8 +84,8 @@ pub struct Outbound<'a, P> {
     pub notices: &'a Notices,
 }
 
-/// The way of a packet that goes on.
-struct Way {
+/// The way of a packet that was decided and goes on.
+struct Route {
     nic: NicIndex,
     link: Link,
     outer: Option<Outer>,
@@ -121,64 +127,87 @@ impl<P: Port> Outbound<'_, P> {
         member: u16,
         translation: Option<Translation>,
         hash: u64,
-    ) -> Result<Way, DropReason> {
+    ) -> Result<Route, DropReason> {
         let table = &self.forwarding.table;
         let member = table.pool(table.listener(listener).pool).member(member);
-        let hop = match self.forwarding.hops.get(member.backend.0 as usize) {
-            Some(Hop::Open(hop)) => hop,
-            Some(Hop::Closed(reason)) => return Err(*reason),
-            None => return Err(DropReason::NeighborUnresolved),
-        };
+        let exit = self.forwarding.exit(member.backend)?;
         let outer = match member.mode {
-            Mode::Dr if !hop.on_link => return Err(DropReason::BackendNotOnLink),
-            Mode::Dr if came_back(frame, packet, member, hop) => {
+            Mode::Dr if !exit.on_link => return Err(DropReason::BackendNotOnLink),
+            Mode::Dr if came_back(frame, packet, member, exit) => {
                 self.notices.leave(Notice::Looped { backend: member.backend });
                 return Err(DropReason::Looped);
             }
             Mode::Dr | Mode::Nat => None,
             // A route without a usable source address of the backend's family is no route for a tunnel.
-            Mode::Ipip => Some(
-                rewrite::outer_for(&table.tunnel, hop.source, member.address, hash)
-                    .ok_or(DropReason::NoRoute)?,
-            ),
+            Mode::Ipip => Some(exit.ends.ok_or(DropReason::NoRoute)?.outer(hash)),
         };
-        Ok(Way { nic: hop.nic, link: hop.link, outer, translation })
+        Ok(Route { nic: exit.nic, link: exit.link, outer, translation })
     }
 
     /// The way back is the one that the client's packets come by.
-    fn to_client(&self, translation: Translation, last_hop: LastHop) -> Result<Way, DropReason> {
-        let nic = last_hop.nic();
-        let own = self.forwarding.nics.get(usize::from(nic.0)).ok_or(DropReason::NoRoute)?;
-        let link = Link { destination: last_hop.mac(), source: own.mac, vlan: last_hop.vlan(), mtu: own.mtu };
-        Ok(Way { nic, link, outer: None, translation: Some(translation) })
+    fn to_client(&self, translation: Translation, last_hop: LastHop) -> Result<Route, DropReason> {
+        let link = self.link_to(last_hop).ok_or(DropReason::NoRoute)?;
+        Ok(Route { nic: last_hop.nic(), link, outer: None, translation: Some(translation) })
     }
 
-    fn send(&mut self, mut frame: Frame, packet: &Packet, way: &Way) -> Fate {
+    /// What a packet to a last hop begins with.
+    pub fn link_to(&self, last_hop: LastHop) -> Option<Link> {
+        let own = self.forwarding.nics.get(usize::from(last_hop.nic().0))?;
+        Some(Link { destination: last_hop.mac(), source: own.mac, vlan: last_hop.vlan(), mtu: own.mtu })
+    }
+
+    fn send(&mut self, mut frame: Frame, packet: &Packet, way: &Route) -> Fate {
         let fits = rewrite::room(&way.link, way.outer.as_ref());
         if u32::from(packet.ip_length) > fits {
             return self.too_big(frame, packet, way, fits);
         }
-        match self.place(&mut frame, packet, way) {
+        match self.write(&mut frame, packet, way) {
             Ok(()) => self.transmit(way.nic, frame),
             Err(reason) => self.discard(frame, reason),
         }
     }
 
-    /// Writes all headers. Bytes behind the IP packet stay here.
-    fn place(&mut self, frame: &mut Frame, packet: &Packet, way: &Way) -> Result<(), DropReason> {
-        let end = usize::from(packet.ip_offset) + usize::from(packet.ip_length);
+    /// Writes the headers before the IP packet. `None`, and only padding is gone, if it does not fit the way or the
+    /// buffer with them.
+    pub fn place_if_it_fits(
+        &mut self,
+        frame: &mut Frame,
+        inner: &Inner,
+        link: &Link,
+        outer: Option<&Outer>,
+    ) -> Option<()> {
+        let fits = u32::from(inner.ip_length) <= rewrite::room(link, outer);
+        if fits { self.place(frame, inner, link, outer).ok() } else { None }
+    }
+
+    /// Writes all headers.
+    fn write(&mut self, frame: &mut Frame, packet: &Packet, way: &Route) -> Result<(), DropReason> {
+        if let Some(translation) = &way.translation {
+            let (at, ip) = (frame.range(), usize::from(packet.ip_offset));
+            let end = at.end.min(at.start + ip + usize::from(packet.ip_length));
+            rewrite::translate(&mut self.port.buffer(frame)[at.start + ip..end], packet, translation);
+        }
+        self.place(frame, &packet.inner(), &way.link, way.outer.as_ref())
+    }
+
+    /// Writes the headers before the IP packet. Bytes behind it stay here.
+    #[inline(never)]
+    fn place(
+        &mut self,
+        frame: &mut Frame,
+        inner: &Inner,
+        link: &Link,
+        outer: Option<&Outer>,
+    ) -> Result<(), DropReason> {
+        if let Some(range) = self.placed_at_once(frame, inner, link, outer) {
+            frame.set_range(range);
+            return Ok(());
+        }
+        let end = usize::from(inner.ip_offset) + usize::from(inner.ip_length);
         let least = if frame.length() < ethernet::MIN_LENGTH { 0 } else { ethernet::MIN_LENGTH };
         self.port.truncate(frame, end);
         let (at, buffer) = (frame.range(), self.port.buffer(frame));
-        if let Some(translation) = &way.translation {
-            rewrite::translate(
-                &mut buffer[at.start + usize::from(packet.ip_offset)..at.end],
-                packet,
-                translation,
-            );
-        }
-        let placed = rewrite::place(buffer, at, packet, &way.link, way.outer.as_ref());
-        let placed = placed.ok_or(DropReason::TooBig)?;
+        let placed = rewrite::place(buffer, at, inner, link, outer).ok_or(DropReason::TooBig)?;
         let range = fill_up(buffer, placed.range, least);
         frame.set_range(range);
         self.tally.add(Counter::Realigned, u64::from(placed.moved));
@@ -186,7 +215,7 @@ impl<P: Port> Outbound<'_, P> {
     }
 
     /// A packet that does not fit: its sender is told, or the tunnel packet goes in two pieces.
-    fn too_big(&mut self, frame: Frame, packet: &Packet, way: &Way, fits: u32) -> Fate {
+    fn too_big(&mut self, frame: Frame, packet: &Packet, way: &Route, fits: u32) -> Fate {
         // IPv6 packets of 1280 bytes must pass every tunnel (RFC 4213 §3.2), whatever IPv4 clients are granted.
         let granted = self.forwarding.table.tunnel.fragment || matches!(packet.flow, FlowKey::V6(_));
         let may_split = granted && matches!(way.outer, Some(Outer::V4 { .. })) && frame.tail_length() == 0;
@@ -197,8 +226,8 @@ impl<P: Port> Outbound<'_, P> {
         self.answer_with(frame, packet, Answer::TooBig, DropReason::TooBig, answer)
     }
 
-    fn send_split(&mut self, mut frame: Frame, packet: &Packet, way: &Way) -> Fate {
-        if let Err(reason) = self.place(&mut frame, packet, way) {
+    fn send_split(&mut self, mut frame: Frame, packet: &Packet, way: &Route) -> Fate {
+        if let Err(reason) = self.write(&mut frame, packet, way) {
             return self.discard(frame, reason);
         }
         let Some(mut second) = self.port.spare() else { return self.discard(frame, DropReason::TxRingFull) };
@@ -287,6 +316,24 @@ impl<P: Port> Outbound<'_, P> {
         fate
     }
 
+    /// The way of nearly all packets: in one piece, without tags, room for a header in front.
+    fn placed_at_once(
+        &mut self,
+        frame: &Frame,
+        inner: &Inner,
+        link: &Link,
+        outer: Option<&Outer>,
+    ) -> Option<std::ops::Range<usize>> {
+        if frame.tail_length() > 0 || link.vlan.is_some() || !inner.is_untagged() {
+            return None;
+        }
+        let (at, buffer) = (frame.range(), self.port.buffer(frame));
+        match outer {
+            None => rewrite::redirect_at_once(buffer, at, inner.ip_length, link, false),
+            Some(outer) => rewrite::wrap_at_once(buffer, at, inner, link, outer),
+        }
+    }
+
     /// What the control thread has to know of a packet that is dropped.
     fn note(&self, packet: &Packet, reason: DropReason) {
         let (source, backend) = (packet.flow.vip(), packet.flow.client());
@@ -298,7 +345,8 @@ impl<P: Port> Outbound<'_, P> {
         }
     }
 
-    fn transmit(&mut self, nic: NicIndex, frame: Frame) -> Fate {
+    #[inline(always)]
+    pub fn transmit(&mut self, nic: NicIndex, frame: Frame) -> Fate {
         let length = frame.length() as u64;
         match self.port.transmit(nic, frame) {
             Ok(()) => {
@@ -307,6 +355,18 @@ impl<P: Port> Outbound<'_, P> {
                 Fate::Sent(nic)
             }
             Err(frame) => self.discard(frame, DropReason::TxRingFull),
+        }
+    }
+
+    /// Sends packets of so many bytes in all, each by the NIC that it names.
+    pub fn transmit_all(&mut self, frames: &mut Vec<Frame>, bytes: u64) {
+        let count = frames.len();
+        self.port.transmit_all(frames);
+        self.tally.add(Counter::TxPackets, (count - frames.len()) as u64);
+        self.tally
+            .add(Counter::TxBytes, bytes - frames.iter().map(|frame| frame.length() as u64).sum::<u64>());
+        for frame in frames.drain(..) {
+            self.discard(frame, DropReason::TxRingFull);
         }
     }
 
@@ -338,8 +398,8 @@ fn fill_up(buffer: &mut [u8], range: std::ops::Range<usize>, least: usize) -> st
 
 /// Whether a packet came from the machine that it would be sent to: it does not own the VIP, and routed the packet
 /// back. A backend that is a client itself sends from its own address.
-fn came_back(frame: &Frame, packet: &Packet, member: &Member, hop: &OpenHop) -> bool {
-    packet.source_mac == hop.link.destination
-        && frame.nic() == hop.nic
+fn came_back(frame: &Frame, packet: &Packet, member: &Member, exit: &Exit) -> bool {
+    packet.source_mac == exit.link.destination
+        && frame.nic() == exit.nic
         && packet.flow.client() != member.address
 }

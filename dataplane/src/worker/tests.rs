@@ -10,6 +10,7 @@ mod rubbish;
 mod split;
 mod world;
 
+use shunt_api::counters::DropReason;
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::Mode::{self, Dr, Ipip};
 
@@ -45,12 +46,8 @@ fn worker(
     transmit_limit: usize,
 ) -> Worker<MemoryPort> {
     let table = Arc::new(table(&snapshot(&[backends], &[(VIP, "tcp/80", 0)])));
-    let forwarding = Forwarding {
-        sequence: 7,
-        table,
-        hops: hops.into(),
-        nics: [NicLink { mac: MacAddress([2; 6]), mtu: 1500 }; 2].into(),
-    };
+    let nics = [NicLink { mac: MacAddress([2; 6]), mtu: 1500 }; 2];
+    let forwarding = Forwarding::new(7, table, hops.into(), nics.into());
     let shared = Arc::new(Shared::new(forwarding, Arc::new(FlowTables::new(1000, 1000)), 1));
     Worker::new(MemoryPort::new(frames, transmit_limit), shared, 0, 64, false)
 }

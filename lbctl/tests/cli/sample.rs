@@ -99,7 +99,12 @@ pub fn dataplane() -> DataplaneStatus {
         generation: Some(7),
         queues: vec![format!("eth1:{index}"), format!("eth2:{index}")],
     };
-    let table = |capacity, used, size_bytes| FlowTableStatus { capacity, used, size_bytes };
+    let table = |capacity, used, size_bytes, huge_page_bytes| FlowTableStatus {
+        capacity,
+        used,
+        size_bytes,
+        huge_page_bytes,
+    };
     DataplaneStatus {
         version: "0.1.0".to_owned(),
         instance: 4_711,
@@ -111,9 +116,9 @@ pub fn dataplane() -> DataplaneStatus {
         nics: nics(),
         workers: vec![worker(0, WorkerState::Running), worker(1, WorkerState::Waiting)],
         flows: FlowTablesStatus {
-            v4: table(1_600_000, 41_231, 51_200_000),
-            v6: table(400_000, 17, 25_600_000),
-            nat_v4: Some(table(400_000, 812, 25_600_000)),
+            v4: table(2_000_000, 41_231, 64_000_000, 62_914_560),
+            v6: table(500_000, 17, 32_000_000, 29_360_128),
+            nat_v4: Some(table(500_000, 812, 32_000_000, 29_360_128)),
             nat_v6: None,
         },
         next_hops: next_hops(),

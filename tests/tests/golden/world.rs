@@ -136,12 +136,8 @@ impl World {
         let config = Config::parse(&text, &name).unwrap_or_else(|problem| panic!("{problem}"));
         let table = self.compiler.compile(&compile(&config, FLEET_KEY));
         let table = table.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let forwarding = Forwarding {
-            sequence: 1,
-            hops: self.network.hops(&table),
-            nics: self.network.nics(),
-            table: Arc::new(table),
-        };
+        let (hops, nics) = (self.network.hops(&table), self.network.nics());
+        let forwarding = Forwarding::new(1, Arc::new(table), hops, nics);
         match &self.shared {
             Some(shared) => shared.forwarding.store(Arc::new(forwarding)),
             None => self.start(forwarding),

@@ -6,6 +6,7 @@ use shunt_api::snapshot::Mode::Dr;
 use shunt_api::snapshot::{PortMapping, Snapshot};
 
 use super::*;
+use crate::conntrack::kept_s;
 use crate::testing::Backends;
 
 const KEPT_S: u32 = 1000;
@@ -122,8 +123,8 @@ fn a_client_that_was_silent_for_too_long_is_balanced_anew() {
     net.change(&services(MANY, TWO));
     for host in 0..100 {
         let expected = net.by_maglev(host);
-        assert_eq!(net.connect(host, 80, 5 + KEPT_S), (expected, false));
-        assert_eq!(net.connect(host, 80, 5 + KEPT_S), (expected, true), "and keeps that one");
+        assert_eq!(net.connect(host, 80, 5 + kept_s(KEPT_S)), (expected, false));
+        assert_eq!(net.connect(host, 80, 5 + kept_s(KEPT_S)), (expected, true), "and keeps that one");
     }
 }
 

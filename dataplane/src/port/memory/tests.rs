@@ -1,5 +1,7 @@
 //! Packets of one piece and of many through a port in memory: nothing is lost, mixed up or changed.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;

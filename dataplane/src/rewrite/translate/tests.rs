@@ -55,6 +55,17 @@ proptest! {
     }
 
     #[test]
+    fn plain_packets_are_too(draft in drafts(120), ends in four_ends()) {
+        let draft = Draft { ip: IpDraft { options: Vec::new(), extensions: Vec::new(), ..draft.ip }, ..draft };
+        let [a, b, c, d] = ends;
+        let mut ip = draft.between(a, b);
+        let protocol = if draft.tcp.is_some() { Protocol::Tcp } else { Protocol::Udp };
+        let translation = Translation { source: end(c), destination: end(d) };
+        prop_assert_eq!(translate_plain(&mut ip, protocol, &translation), Some(()));
+        prop_assert_eq!(ip, draft.between(c, d));
+    }
+
+    #[test]
     fn fragments_join_to_the_translated_packet(draft in drafts(400), ends in four_ends()) {
         let [a, b, c, d] = ends;
         let fragments = draft::fragments(&draft.between(a, b), 64);

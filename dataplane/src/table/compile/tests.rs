@@ -5,6 +5,7 @@ use shunt_api::snapshot::UnlistedPorts;
 
 use super::*;
 use crate::conntrack::State;
+use crate::conntrack::kept_s;
 use crate::testing::snapshot;
 
 #[test]
@@ -206,7 +207,7 @@ fn idle_limits_are_those_of_each_state() {
         (State::Affinity, 10_800),
     ];
     for (state, expected) in cases {
-        assert_eq!(limits[state as usize], expected, "{state:?}");
+        assert_eq!(limits[state as usize], kept_s(expected), "{state:?}");
     }
 }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::random::run;
 use super::world::{BACKENDS, CLIENTS, IDLE_S, TestWorker, Way, World, mac_of, nic_mac, target};
 use super::*;
+use crate::conntrack::kept_s;
 use crate::testing::draft::{self, Draft, IpDraft, drafts, ip_drafts};
 use crate::testing::oracle::{Seen, ends, icmp, seen, seen_valid};
 
@@ -295,7 +296,26 @@ fn a_flow_that_finds_no_source_is_dropped_and_counted() {
     assert!((1..=4).contains(&served.len()), "{served:?}");
     assert!(served.iter().all(|&host| worker.pass(CLIENTS, &flow(host), 1).is_some()));
     // Idle ones make room.
-    assert!(worker.pass(CLIENTS, &flow(200), 1 + 300).is_some());
+    assert!(worker.pass(CLIENTS, &flow(200), 1 + kept_s(300)).is_some());
+}
+
+/// Of many flows with room for few, those whose source was taken by another do not go on by it.
+#[test]
+fn what_has_become_another_flow_s_source_is_not_used() {
+    let world = World::new(1, |snapshot| (snapshot.nat.max_flows_v4, snapshot.nat.max_flows_v6) = (1, 1));
+    let mut worker = world.worker(0);
+    let mut send = |host: u8| {
+        let client = SocketAddr::new([198, 18, 0, host].into(), 4000);
+        let query = Draft::udp(b"q").between(client, Way::Nat.service(false, false));
+        worker.pass(CLIENTS, &draft::frame(&query, &[], 0), 0).map(|(_, frame)| ends(&seen_valid(&frame).ip))
+    };
+    let mut round = || (1..100).filter_map(&mut send).collect::<Vec<_>>();
+    assert_eq!(round().len(), 99, "a first packet takes the source of another flow's first packet");
+    let settled = (0..4).map(|_| round()).last().unwrap();
+    assert!((1..=4).contains(&settled.len()), "{} {settled:?}", settled.len());
+    assert_eq!(round(), settled);
+    let different: std::collections::HashSet<_> = settled.iter().collect();
+    assert_eq!(different.len(), settled.len());
 }
 
 /// Another box has neither the flow nor its source.

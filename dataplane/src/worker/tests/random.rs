@@ -134,7 +134,9 @@ fn check_forwarded(case: &Case, ip: &[u8], out: &(NicIndex, Vec<u8>)) -> Vec<u8>
         }
         Way::Ipip4 | Way::Ipip6 => {
             let (backend, inner) = unwrapped(case.way, &seen.ip, case.v6());
-            assert_eq!((inner, seen.padding), (ip.to_vec(), 0));
+            assert_eq!(inner, ip);
+            // 25 bytes with an outer IPv4 header are one too few for a frame.
+            assert!(seen.padding == 0 || out.1.len() == 60, "{seen:?}");
             assert_eq!(seen.destination_mac, mac_of(backend));
             let class = |ip: &[u8]| if ip[0] >> 4 == 4 { ip[1] } else { ip[0] << 4 | ip[1] >> 4 };
             assert_eq!(class(&seen.ip), class(ip), "TOS and ECN are copied");

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use shunt_api::counters::CounterValues;
+use shunt_api::counters::DropReason;
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{Mode, Nat, PortMapping, Snapshot, Timeouts, Tunnel};
 
@@ -227,5 +228,5 @@ fn forwarding(table: Arc<Table>, links: Links) -> Forwarding {
         });
     }
     let nics = [CLIENTS, BACKENDS].map(|nic| NicLink { mac: MacAddress(nic_mac(nic)), mtu: links.mtu });
-    Forwarding { sequence: 1, table, hops: hops.into(), nics: nics.into() }
+    Forwarding::new(1, table, hops.into(), nics.into())
 }
