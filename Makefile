@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench fuzz lint clean bootstrap build e2e loom miri
+.PHONY: help demo test check bench gate fuzz lint clean bootstrap build measure e2e loom miri
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ demo: bootstrap build ## watch real connections go through Shunt, in network nam
 # profile too would take longer, not less long: it has `panic = "abort"`, under which no test can be built,
 # so cargo would compile every dependency a second time, optimised. On two cores from nothing: programs
 # under four minutes, tests 1.6 minutes in the dev profile and more than six in the release profile.
-test: bootstrap lint build e2e loom miri fuzz ## everything that must hold before a change lands
+test: bootstrap lint build gate measure e2e loom miri fuzz ## everything that must hold before a change lands
 	@echo "make test: passed"
 
 check: ## the quick loop: format, lints, unit tests
@@ -25,8 +25,12 @@ check: ## the quick loop: format, lints, unit tests
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 	@cargo test --quiet --workspace --lib --bins
 
-bench: bootstrap build ## the benchmarks
-	@cargo run --release --locked -p shunt-benches
+bench: bootstrap build ## the benchmarks, in less than 15 minutes; results go to benches/results and docs/performance.md
+	@target/release/shunt-benches
+	@target/release/shunt-benches tables --write docs/performance.md
+
+gate: bootstrap build ## whether packets take over 5 % more instructions than benches/baseline.json says (BLESS=1 renews it)
+	@target/release/shunt-benches gate $(if $(BLESS),--bless)
 
 fuzz: bootstrap ## inputs that nobody thought of, 20 s for each target (FUZZ_SECONDS=1800 looks longer)
 	@deploy/fuzz.sh
@@ -43,6 +47,11 @@ bootstrap:
 
 build: bootstrap ## the programs, into target/release
 	@cargo build --release --locked --workspace --bins
+
+# What must hold while floods come and configurations change, at the sizes it is promised for.
+measure: build
+	@target/release/shunt-benches floods --check
+	@target/release/shunt-benches change --check
 
 # `cargo test` runs one test program after the other, and the end-to-end scenarios run in order: what they
 # measure shares two cores. Cargo is told to ignore Ctrl-C so that it waits for the scenarios' own cleaning up.

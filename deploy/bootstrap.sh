@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 
 build="build-essential clang llvm m4 pkg-config libelf-dev zlib1g-dev libclang-dev"
 run="iproute2 ethtool curl nginx-light iperf3 iputils-ping procps shellcheck"
-# What the benchmarks compare with.
-compare="haproxy libnginx-mod-stream nftables"
+# What the benchmarks compare with, and what counts instructions.
+compare="haproxy libnginx-mod-stream nftables valgrind"
 
 fail() {
     echo "bootstrap: $*" >&2

@@ -1,5 +1,7 @@
-//! Bar charts as SVG text. Written by hand because it is a page of code, and because a chart that follows the
+//! Charts as SVG text: bars here, lines in [`lines`]. Written by hand because it is a page of code, and because a chart that follows the
 //! reader's light or dark background needs CSS, which plotting crates do not write.
+
+pub mod lines;
 
 use std::fmt;
 

@@ -21,7 +21,7 @@ mod histogram;
 mod kernel;
 mod network;
 mod packets;
-mod pinning;
+pub mod pinning;
 mod proxies;
 mod report;
 mod sink;
@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use shunt_tests::error::{Result, ensure};
 use shunt_tests::wait;
 
-use crate::machine;
+use crate::{machine, results};
 
 /// Where load comes from and goes to.
 const GENERATOR_CORE: usize = 0;
@@ -55,13 +55,13 @@ pub struct Options {
     #[arg(long, default_value_t = 3.0, value_parser = positive)]
     seconds_per_point: f64,
     /// Directory for JSON and charts.
-    #[arg(long, default_value = "benches/results")]
+    #[arg(long, default_value = results::DIRECTORY)]
     out: PathBuf,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seconds_per_point: 3.0, out: "benches/results".into() }
+        Self { seconds_per_point: 3.0, out: results::DIRECTORY.into() }
     }
 }
 

@@ -25,9 +25,16 @@ fn kernel() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
-/// Short hash of what is checked out; `+` when files differ from it.
+/// Short hash of what is checked out; `+` when files differ from it, other than what benchmarks write.
 fn commit() -> String {
-    let said = Command::new("git").args(["describe", "--always", "--dirty=+", "--exclude=*"]).output();
-    let text = said.ok().filter(|output| output.status.success()).map(|output| output.stdout);
-    text.map_or("unknown".to_owned(), |text| String::from_utf8_lossy(&text).trim().to_owned())
+    let Some(hash) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
+    let others = [":(top)", ":(top,exclude)benches/results", ":(top,exclude)docs/performance.md"];
+    let differs = git(&[&["status", "--porcelain", "--"][..], &others].concat());
+    if differs.is_none_or(|files| !files.is_empty()) { hash + "+" } else { hash }
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let said = Command::new("git").args(arguments).output().ok()?;
+    let text = said.status.success().then_some(said.stdout)?;
+    Some(String::from_utf8_lossy(&text).trim().to_owned())
 }

@@ -4,12 +4,20 @@
 //! Wall time on a shared machine informs and nothing more: each figure is the median of its runs, and stands
 //! next to a floor measured in the same run.
 
+mod callgrind;
+mod change;
 mod chart;
 mod end_to_end;
+mod floods;
+mod gate;
 mod machine;
 mod maglev;
+mod markdown;
 mod pipeline;
 mod results;
+mod scale;
+mod stage;
+mod tables;
 
 use std::process::ExitCode;
 
@@ -29,13 +37,26 @@ struct Arguments {
 #[derive(Subcommand)]
 enum What {
     /// What a packet costs in the pipeline, on a port in memory.
-    Pipeline,
+    Pipeline(pipeline::Options),
     /// How long a Maglev table takes to build.
     Maglev,
     /// Packets per second, latency and connections per second, against the alternatives. Needs root.
     EndToEnd(end_to_end::Options),
+    /// What a packet costs against services, backends and source ranges.
+    Scale(scale::Options),
+    /// Whether packets take more instructions than when `benches/baseline.json` was written.
+    Gate(gate::Options),
+    /// The results as Markdown.
+    Tables(tables::Options),
+    /// What floods of new flows do to confirmed ones.
+    Floods(floods::Options),
+    /// What a change of configuration does to packets meanwhile.
+    Change(change::Options),
     /// Everything.
     All,
+    /// Every part of one case, once, for callgrind to count.
+    #[command(hide = true)]
+    Count(callgrind::Options),
     #[command(flatten)]
     Helper(end_to_end::Helper),
 }
@@ -52,18 +73,28 @@ fn main() -> ExitCode {
 
 fn run(what: What) -> Result<()> {
     match what {
-        What::Pipeline => pipeline::run(),
+        What::Pipeline(options) => pipeline::run(&options)?,
         What::Maglev => maglev::run(),
         What::EndToEnd(options) => {
             lifecycle::install()?;
             end_to_end::run(&options)?;
         }
+        What::Floods(options) => floods::run(&options)?,
+        What::Change(options) => change::run(&options)?,
         What::All => {
             lifecycle::install()?;
+            // First, because it tells memory by what the process grows.
+            change::run(&change::Options::default())?;
             maglev::run();
-            pipeline::run();
+            pipeline::run(&pipeline::Options::default())?;
+            scale::run(&scale::Options::default())?;
+            floods::run(&floods::Options::default())?;
             end_to_end::run(&end_to_end::Options::default())?;
         }
+        What::Scale(options) => scale::run(&options)?,
+        What::Gate(options) => gate::run(&options)?,
+        What::Tables(options) => tables::run(&options)?,
+        What::Count(options) => callgrind::count(&options)?,
         What::Helper(helper) => end_to_end::run_helper(helper)?,
     }
     Ok(())

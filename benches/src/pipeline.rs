@@ -1,178 +1,179 @@
-//! What a worker spends on a packet: whole batches through [`Worker::turn`] on a port in memory, established
-//! flows, one thread. Putting frames in and taking them out is not timed. The floor is the same port with a
-//! loop that only swaps MAC addresses.
+//! What a worker spends on a packet: whole batches through [`Worker::turn`] on a port in memory, one thread,
+//! established flows of which each packet belongs to a random one. Putting frames in and taking them out is not
+//! counted. The floor is the same port with a loop that only swaps MAC addresses.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+pub mod load;
+mod report;
+pub mod scene;
+pub mod shape;
+mod stopwatch;
+pub mod timing;
+pub mod world;
 
-use shunt_api::mac::MacAddress;
-use shunt_api::snapshot::{
-    Backend, DataplaneSettings, FleetKey, Mode, Nat, Pool, Protocol, Rings, Service, ServicePort, Snapshot,
-    Timeouts, Tunnel, UnlistedPorts,
-};
+use std::hint::black_box;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use shunt_api::snapshot::Mode;
 use shunt_dataplane::conntrack::Seconds;
-use shunt_dataplane::forward::FlowTables;
-use shunt_dataplane::packet::{checksum, steering};
 use shunt_dataplane::port::memory::MemoryPort;
-use shunt_dataplane::port::{NicIndex, Port};
-use shunt_dataplane::rewrite::Link;
-use shunt_dataplane::table::{Compiler, Forwarding, Hop, OpenHop};
-use shunt_dataplane::worker::{Shared, Worker};
+use shunt_dataplane::worker::Worker;
+use shunt_tests::error::Result;
 
-use crate::Spread;
+use crate::callgrind::{self, Count};
+use crate::machine;
+use crate::results::{self, rounded};
+use load::{Distribution, Family};
+pub use report::markdown;
+use scene::Part;
+use shape::Case;
 
-const BATCH: usize = 64;
-const FLOWS: usize = 1024;
-const PACKETS: usize = 200_000;
-const RUNS: usize = 9;
+/// Flows of the rows.
+const FLOWS: [u32; 4] = [1_000, 100_000, 1_000_000, 10_000_000];
+/// Packets of a part while instructions are counted.
+const COUNTED: usize = 20_000;
 
-pub fn run() {
-    println!(
-        "Pipeline, {FLOWS} established flows, batches of {BATCH} (ns a packet, {RUNS} runs of {PACKETS} packets)\n"
-    );
-    println!("{:<22} {:>8} {:>8} {:>8}", "", "least", "median", "most");
-    row("floor: MAC swap", || floor(&frames(false)));
-    for (name, mode, v6) in [
-        ("dr, IPv4", Mode::Dr, false),
-        ("dr, IPv6", Mode::Dr, true),
-        ("ipip, IPv4 in IPv4", Mode::Ipip, false),
-        ("ipip, IPv6 in IPv4", Mode::Ipip, true),
-    ] {
-        row(name, || pipeline(mode, &frames(v6)));
+/// What to measure of the pipeline.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// Only cases whose name contains this, such as "dr v4 1000 "
+    #[arg(long, default_value = "")]
+    pub only: String,
+    /// Packets of a run
+    #[arg(long, default_value_t = 300_000)]
+    pub packets: usize,
+    /// Most flows of which instructions are counted, under valgrind; 0 counts none
+    #[arg(long, default_value_t = 10_000_000)]
+    pub count_flows: u32,
+    /// Directory for JSON and charts.
+    #[arg(long, default_value = results::DIRECTORY)]
+    pub out: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let out = results::DIRECTORY.into();
+        Self { only: String::new(), packets: 300_000, count_flows: 10_000_000, out }
     }
 }
 
-fn row(name: &str, once: impl Fn() -> f64) {
-    let Spread { least, median, most } = Spread::of((0..RUNS).map(|_| once()).collect());
-    println!("{name:<22} {least:>8.1} {median:>8.1} {most:>8.1}");
+/// What packets of one kind cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// `dr`, `ipip`, `nat` or, for replies to the latter, `nat-return`.
+    pub mode: String,
+    /// Of the packets.
+    pub family: Family,
+    /// In the table.
+    pub flows: u32,
+    /// Of packets over flows.
+    pub distribution: Distribution,
+    /// Median of the runs.
+    pub ns_per_packet: f64,
+    /// Least of the runs.
+    pub ns_least: f64,
+    /// Most of the runs.
+    pub ns_most: f64,
+    /// If counted.
+    pub instructions_per_packet: Option<f64>,
+    /// Of the loop that only swaps MAC addresses, median of the same runs.
+    pub floor_ns_per_packet: f64,
+    /// If counted.
+    pub floor_instructions_per_packet: Option<f64>,
+    /// A flow's first packet when nearly as many flows are there; not for replies.
+    pub new_flow_ns: Option<f64>,
+    /// If counted.
+    pub new_flow_instructions: Option<f64>,
 }
 
-/// Nanoseconds a packet of receive, MAC swap, transmit.
-fn floor(frames: &[Vec<u8>]) -> f64 {
-    let mut port = MemoryPort::new(2 * BATCH, BATCH);
-    let mut taken = Vec::with_capacity(BATCH);
-    per_packet(frames, |batch| {
-        batch.iter().for_each(|frame| assert!(port.inject(&[], frame)));
-        let start = Instant::now();
-        port.receive(&mut taken, BATCH);
-        for frame in taken.drain(..) {
-            let range = frame.range();
-            let (destination, source) = port.buffer(&frame)[range][..12].split_at_mut(6);
-            destination.swap_with_slice(source);
-            port.transmit(NicIndex(0), frame).expect("room for a batch");
+/// Measures every row, prints them and writes them down.
+pub fn run(options: &Options) -> Result<()> {
+    let machine = machine::description();
+    println!("Pipeline, a port in memory: {machine}\n");
+    let cases = cases(&options.only);
+    let counted: Vec<Case> = cases.iter().copied().filter(|case| case.flows <= options.count_flows).collect();
+    eprintln!("counting instructions of {} cases", counted.len());
+    let counts = callgrind::instructions(&counted, COUNTED)?;
+    let mut rows = Vec::new();
+    for case in &cases {
+        eprintln!("{}", case.arguments().join(" "));
+        let counts = counted.iter().position(|counted| counted == case).map_or(&[][..], |at| &counts[at]);
+        rows.extend(rows_of(case, options.packets, counts));
+    }
+    let method = format!("medians of {} runs of {} packets", timing::RUNS, options.packets);
+    report::report(&rows, &format!("{machine}; {method}"), &options.out)
+}
+
+fn cases(only: &str) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for mode in [Mode::Dr, Mode::Ipip, Mode::Nat] {
+        for family in [Family::V4, Family::V6] {
+            cases.extend(FLOWS.map(|flows| Case::new(mode, family, flows)));
         }
-        port.flush();
-        let elapsed = start.elapsed();
-        port.drain(|_, _| ());
-        elapsed
-    })
+    }
+    cases.retain(|case| case.arguments().join(" ").contains(only));
+    cases
 }
 
-/// Nanoseconds a packet of a worker's whole round.
-fn pipeline(mode: Mode, frames: &[Vec<u8>]) -> f64 {
-    let table = Arc::new(Compiler::default().compile(&snapshot(mode)).expect("a valid snapshot"));
-    let hops = vec![hop(); table.backend_limit()].into_boxed_slice();
-    let flows = Arc::new(FlowTables::new(100_000, 100_000));
-    let shared = Arc::new(Shared::new(Forwarding::new(1, table, hops, Box::default()), flows, 1));
-    let mut worker = Worker::new(MemoryPort::new(2 * BATCH, BATCH), shared, 0, BATCH, false);
-    let lead = steering::lead(if mode == Mode::Ipip { 20 } else { 0 });
-    let mut round = |batch: &[Vec<u8>]| {
-        batch.iter().for_each(|frame| assert!(worker.port().inject(&lead, frame)));
-        let start = Instant::now();
-        assert_eq!(worker.turn(Seconds(1)), batch.len());
-        let elapsed = start.elapsed();
-        let mut sent = 0;
-        worker.port().drain(|_, _| sent += 1);
-        assert_eq!(sent, batch.len(), "all are forwarded");
-        elapsed
+fn rows_of(case: &Case, packets: usize, counts: &[Count]) -> Vec<Row> {
+    let times = timing::times(case, packets);
+    let time = |of: Part| times.iter().find(|(part, _)| *part == of).map(|(_, spread)| spread);
+    let ns = |of: Part| rounded(time(of).map_or(0.0, |spread| spread.median), 1);
+    let count = |of: Part| counts.iter().find(|count| count.part == of).map(|c| rounded(c.instructions, 1));
+    let row = |part: Part| {
+        let (distribution, back) = match part {
+            Part::Forward(distribution) => (distribution, false),
+            Part::Back(distribution) => (distribution, true),
+            Part::New | Part::Floor => return None,
+        };
+        let spread = time(part)?;
+        Some(Row {
+            mode: format!("{}{}", case.mode, if back { "-return" } else { "" }),
+            family: case.family,
+            flows: case.flows,
+            distribution,
+            ns_per_packet: rounded(spread.median, 1),
+            ns_least: rounded(spread.least, 1),
+            ns_most: rounded(spread.most, 1),
+            instructions_per_packet: count(part),
+            floor_ns_per_packet: ns(Part::Floor),
+            floor_instructions_per_packet: count(Part::Floor),
+            new_flow_ns: (!back).then(|| ns(Part::New)),
+            new_flow_instructions: count(Part::New).filter(|_| !back),
+        })
     };
-    // Twice through all flows confirms them.
-    frames.chunks(BATCH).chain(frames.chunks(BATCH)).for_each(|batch| assert!(round(batch) > Duration::ZERO));
-    per_packet(frames, round)
+    case.parts().into_iter().filter_map(row).collect()
 }
 
-fn per_packet(frames: &[Vec<u8>], mut round: impl FnMut(&[Vec<u8>]) -> Duration) -> f64 {
-    let mut total = Duration::ZERO;
-    for batch in frames.chunks(BATCH).cycle().take(PACKETS / BATCH) {
-        total += round(batch);
+/// What callgrind counts. The black box keeps it a function of its own.
+#[inline(never)]
+pub fn measured_turn(worker: &mut Worker<MemoryPort>, now: Seconds) -> usize {
+    black_box(worker.turn(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_has_a_row_for_each_distribution_and_direction() {
+        let case = Case::new(Mode::Nat, Family::V4, 1000);
+        let counts = [
+            Count { part: Part::Forward(Distribution::Zipf), instructions: 70.04 },
+            Count { part: Part::New, instructions: 700.0 },
+        ];
+        let rows = rows_of(&case, 300, &counts);
+        let kinds: Vec<_> = rows.iter().map(|row| (row.mode.as_str(), row.distribution)).collect();
+        let (uniform, zipf) = (Distribution::Uniform, Distribution::Zipf);
+        assert_eq!(kinds, [("nat", uniform), ("nat", zipf), ("nat-return", uniform), ("nat-return", zipf)]);
+        let counted: Vec<_> =
+            rows.iter().map(|row| (row.instructions_per_packet, row.new_flow_instructions)).collect();
+        assert_eq!(counted, [(None, Some(700.0)), (Some(70.0), Some(700.0)), (None, None), (None, None)]);
     }
-    total.as_nanos() as f64 / (PACKETS / BATCH * BATCH) as f64
-}
 
-fn hop() -> Hop {
-    let (destination, source) = (MacAddress([2, 0, 0, 0, 0, 2]), MacAddress([2, 0, 0, 0, 0, 1]));
-    let own = Some(IpAddr::from([10, 0, 0, 1]));
-    Hop::Open(OpenHop {
-        nic: NicIndex(0),
-        link: Link { destination, source, vlan: None, mtu: 1500 },
-        on_link: true,
-        source: own,
-    })
-}
-
-fn snapshot(mode: Mode) -> Snapshot {
-    let backend = |i: u8| Backend { name: format!("b{i}"), address: [10, 0, 1, i].into(), weight: 1, mode };
-    Snapshot {
-        generation: 1,
-        fleet_key: FleetKey([7; 16]),
-        maglev_size: 65537,
-        nics: vec![],
-        dataplane: DataplaneSettings {
-            cores: vec![],
-            busy_poll: false,
-            batch: BATCH as u32,
-            ring_size: 64,
-            rings: Rings::Own,
-            max_flows_v4: 100_000,
-            max_flows_v6: 100_000,
-        },
-        timeouts: Timeouts {
-            unconfirmed_s: 30,
-            tcp_established_s: 900,
-            tcp_fin_s: 120,
-            tcp_reset_s: 10,
-            udp_s: 300,
-        },
-        tunnel: Tunnel { source_v4: "10.200.0.0/16".parse().ok(), ..Tunnel::default() },
-        nat: Nat::default(),
-        reply_rate: 1000,
-        pools: vec![Pool { name: "pool".to_owned(), backends: (1..=100).map(backend).collect() }],
-        services: vec![Service {
-            name: "service".to_owned(),
-            vips: vec![[203, 0, 113, 10].into(), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10])],
-            ports: vec![ServicePort { protocol: Protocol::Udp, port: 53 }.into()],
-            pool: 0,
-            source_ranges: vec![],
-            client_ip_affinity_s: None,
-            unlisted_ports: UnlistedPorts::Reject,
-        }],
+    #[test]
+    fn all_modes_families_and_sizes_are_measured() {
+        assert_eq!(cases("").len(), 24);
+        assert_eq!(cases("dr v4 1000 "), [Case::new(Mode::Dr, Family::V4, 1000)]);
     }
-}
-
-/// 64-byte UDP frames (IPv6: 62 bytes and an empty payload), one for each flow.
-fn frames(v6: bool) -> Vec<Vec<u8>> {
-    (0..FLOWS as u16).map(|flow| if v6 { frame_v6(flow) } else { frame_v4(flow) }).collect()
-}
-
-fn frame_v4(flow: u16) -> Vec<u8> {
-    let [high, low] = flow.to_be_bytes();
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 8, 0];
-    let mut ip = [0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 203, 0, 113, 10];
-    let sum = checksum::of(&ip);
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    frame.extend(ip);
-    frame.extend([0x80 | high, low, 0, 53, 0, 30, 0, 0]);
-    frame.resize(64, 0);
-    frame
-}
-
-fn frame_v6(flow: u16) -> Vec<u8> {
-    let [high, low] = flow.to_be_bytes();
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 0x86, 0xdd];
-    frame.extend([0x60, 0, 0, 0, 0, 8, 17, 64]);
-    frame.extend([0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-    frame.extend([0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]);
-    frame.extend([0x80 | high, low, 0, 53, 0, 8, 0, 0]);
-    frame
 }

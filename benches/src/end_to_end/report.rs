@@ -10,7 +10,8 @@ use super::connections::Connections;
 use super::packets::{Latency, Packets, SIZES};
 use super::subject::{CONNECTED, Subject};
 use crate::chart::{Bar, Chart, Group, Scale};
-use crate::results::{write_chart, write_json};
+use crate::markdown::grouped;
+use crate::results::{write_chart, write_json, write_source};
 
 /// Prints and writes what the forwarders did.
 pub fn packets(packets: &Packets, source: &str, directory: &Path) -> Result<()> {
@@ -24,6 +25,7 @@ pub fn packets(packets: &Packets, source: &str, directory: &Path) -> Result<()> 
     let header = ["packets/s", "64 bytes", "to floor", "512 bytes", "to floor", "1500 bytes", "to floor"];
     print(&header, rows);
     write_json(directory, "end-to-end", &packets.throughput)?;
+    write_source(directory, "end-to-end", source)?;
     write_chart(directory, "end-to-end", &throughput_chart(packets, source))
 }
 
@@ -35,6 +37,7 @@ pub fn connections(connections: &Connections, source: &str, directory: &Path) ->
     });
     print(&["connections/s", "", "to direct"], rows.collect());
     write_json(directory, "connections", &connections.throughput)?;
+    write_source(directory, "connections", source)?;
     let bars = connections.throughput.iter().map(|point| {
         let text = format!("{}  ({:.2})", grouped(point.connections_per_second), point.ratio_to_direct);
         bar(point.subject, point.connections_per_second, text)
@@ -69,7 +72,8 @@ pub fn latency(points: &[Latency], source: &str, directory: &Path) -> Result<()>
         let chart = latency_chart(of, points(), source);
         write_chart(directory, if of == "packet" { "latency" } else { "latency-connections" }, &chart)?;
     }
-    write_json(directory, "latency", points)
+    write_json(directory, "latency", points)?;
+    write_source(directory, "latency", source)
 }
 
 fn throughput_chart(packets: &Packets, source: &str) -> Chart {
@@ -132,23 +136,9 @@ fn print(header: &[&str], rows: Vec<Vec<String>>) {
     println!("{table}\n");
 }
 
-/// A whole number with commas.
-fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let parts: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
-    parts.join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_threes() {
-        for (value, text) in [(0.0, "0"), (999.4, "999"), (1000.0, "1,000"), (1_234_567.0, "1,234,567")] {
-            assert_eq!(grouped(value), text);
-        }
-    }
 
     #[test]
     fn every_subject_is_found_by_its_name() {
