@@ -86,24 +86,29 @@ impl<P: Port> Outbound<'_, P> {
         if u32::from(sight.ip_length) > link.mtu || !alike {
             return None;
         }
-        let begins_at = if link.vlan.is_none() && sight.inner().is_untagged() {
-            let (at, buffer) = (frame.range(), self.port.buffer(frame));
-            frame.set_range(rewrite::redirect_at_once(buffer, at, sight.ip_length, &link, false)?);
-            ethernet::HEADER_LENGTH
-        } else {
+        if link.vlan.is_some() || !sight.inner().is_untagged() {
             self.place_if_it_fits(frame, &sight.inner(), &link, None)?;
-            link.header_length()
-        };
-        let ip = self.port.buffer(frame).get_mut(frame.range().start + begins_at..)?;
+            let ip = self.port.buffer(frame).get_mut(frame.range().start + link.header_length()..)?;
+            return rewrite::translate_plain(ip, sight.protocol(), &translation).map(|()| nic);
+        }
+        let (at, buffer) = (frame.range(), self.port.buffer(frame));
+        let range = rewrite::redirect_at_once(buffer, at, sight.ip_length, &link, false)?;
+        let ip = buffer.get_mut(range.start + ethernet::HEADER_LENGTH..)?;
         rewrite::translate_plain(ip, sight.protocol(), &translation)?;
+        frame.set_range(range);
         Some(nic)
     }
 
     fn on_to_backend(&mut self, frame: &Frame, sight: &Sight) -> Option<(Translation, Link, NicIndex)> {
         let forwarding = self.forwarding;
         let exit = exit(forwarding, sight)?;
-        let header = ethernet::parse(self.head(frame)).ok()?;
-        let last_hop = LastHop::new(frame.nic(), header.source, header.tags)?;
+        let head = self.head(frame);
+        let (source, tags) = if sight.inner().is_untagged() {
+            (ethernet::source(head.first_chunk()?), Tags::None)
+        } else {
+            ethernet::parse(head).map(|header| (header.source, header.tags)).ok()?
+        };
+        let last_hop = LastHop::new(frame.nic(), source, tags)?;
         let memo = Memo(sight.word);
         let translation = outward(forwarding, sight, memo).filter(|_| memo.may_come_by(last_hop))?;
         Some((translation, exit.link, exit.nic))
