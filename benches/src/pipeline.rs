@@ -18,7 +18,7 @@ use shunt_api::snapshot::Mode;
 use shunt_dataplane::conntrack::Seconds;
 use shunt_dataplane::port::memory::MemoryPort;
 use shunt_dataplane::worker::Worker;
-use shunt_tests::error::Result;
+use shunt_tests::error::{Result, ensure};
 
 use crate::callgrind::{self, Count};
 use crate::machine;
@@ -45,15 +45,14 @@ pub struct Options {
     /// Most flows of which instructions are counted, under valgrind; 0 counts none
     #[arg(long, default_value_t = 10_000_000)]
     pub count_flows: u32,
-    /// Directory for JSON and charts.
-    #[arg(long, default_value = results::DIRECTORY)]
-    pub out: PathBuf,
+    /// Directory for JSON and charts; `benches/results` if all cases are measured, and none if only some are
+    #[arg(long)]
+    pub out: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        let out = results::DIRECTORY.into();
-        Self { only: String::new(), packets: 300_000, count_flows: 10_000_000, out }
+        Self { only: String::new(), packets: 300_000, count_flows: 10_000_000, out: None }
     }
 }
 
@@ -91,6 +90,12 @@ pub fn run(options: &Options) -> Result<()> {
     let machine = machine::description();
     println!("Pipeline, a port in memory: {machine}\n");
     let cases = cases(&options.only);
+    ensure(!cases.is_empty(), || {
+        format!(
+            "no case is called `{}`; they are called `dr v4 1000 `, `nat v6 10000000 ` and the like",
+            options.only
+        )
+    })?;
     let counted: Vec<Case> = cases.iter().copied().filter(|case| case.flows <= options.count_flows).collect();
     eprintln!("counting instructions of {} cases", counted.len());
     let counts = callgrind::instructions(&counted, COUNTED)?;
@@ -101,7 +106,12 @@ pub fn run(options: &Options) -> Result<()> {
         rows.extend(rows_of(case, options.packets, counts));
     }
     let method = format!("medians of {} runs of {} packets", timing::RUNS, options.packets);
-    report::report(&rows, &format!("{machine}; {method}"), &options.out)
+    println!("{}", markdown(&rows));
+    let all = options.only.is_empty().then(|| PathBuf::from(results::DIRECTORY));
+    match options.out.clone().or(all) {
+        Some(directory) => report::write(&rows, &format!("{machine}; {method}"), &directory),
+        None => Ok(()),
+    }
 }
 
 fn cases(only: &str) -> Vec<Case> {

@@ -12,9 +12,8 @@ use crate::results::{write_chart, write_json, write_source};
 
 type Read = fn(&Row) -> Option<f64>;
 
-/// Prints and writes them.
-pub fn report(rows: &[Row], source: &str, directory: &Path) -> Result<()> {
-    println!("{}", markdown(rows));
+/// Writes JSON and charts.
+pub fn write(rows: &[Row], source: &str, directory: &Path) -> Result<()> {
     write_json(directory, "pipeline", rows)?;
     write_source(directory, "pipeline", source)?;
     for (name, distribution) in [("pipeline", Distribution::Uniform), ("pipeline-zipf", Distribution::Zipf)] {
