@@ -8,6 +8,7 @@
 
 mod chains;
 pub mod memory;
+mod stock;
 pub mod xsk;
 
 use std::ops::Range;

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use super::chains::{Arrival, Assembly, Chains, Piece};
+use super::chains::{Assembly, Piece};
+use super::stock::Stock;
 use super::{Census, Frame, NicIndex, Port, PortCounters, transmit_each};
 
 /// Bytes of one buffer, as in AF_XDP.
@@ -15,8 +16,7 @@ pub const CHUNK_SIZE: usize = 2048;
 pub struct MemoryPort {
     memory: Vec<u8>,
     chunk_size: usize,
-    chains: Chains,
-    free: Vec<u32>,
+    stock: Stock,
     /// In order; the first `taken` are no longer there.
     received: Vec<(NicIndex, Piece)>,
     taken: usize,
@@ -24,11 +24,8 @@ pub struct MemoryPort {
     /// Each with the NIC that it leaves by.
     outgoing: Vec<Frame>,
     /// Chunks.
-    in_worker: usize,
-    /// Chunks.
     sending: usize,
     transmit_limit: usize,
-    oversized: u64,
 }
 
 impl MemoryPort {
@@ -43,16 +40,13 @@ impl MemoryPort {
         Self {
             memory: vec![0; frames * chunk_size],
             chunk_size,
-            chains: Chains::new(frames),
-            free: (0..frames as u32).rev().collect(),
+            stock: Stock::new(frames as u32),
             received: Vec::with_capacity(frames),
             taken: 0,
             assembly: Assembly::default(),
             outgoing: Vec::with_capacity(frames),
-            in_worker: 0,
             sending: 0,
             transmit_limit,
-            oversized: 0,
         }
     }
 
@@ -66,13 +60,13 @@ impl MemoryPort {
     /// few free buffers.
     pub fn inject_from(&mut self, nic: NicIndex, lead: &[u8], frame: &[u8]) -> bool {
         let pieces = (lead.len() + frame.len()).div_ceil(self.chunk_size).max(1);
-        if pieces > self.free.len() {
+        if pieces > self.stock.free.len() {
             return false;
         }
         self.received.drain(..std::mem::take(&mut self.taken));
         let mut sources = [lead, frame];
         for _ in 0..pieces {
-            let chunk = self.free.pop().expect("there are as many as looked for");
+            let chunk = self.stock.free.pop().expect("there are as many as looked for");
             let length = fill(self.chunk_mut(chunk), &mut sources) as u16;
             let more = sources.iter().any(|source| !source.is_empty());
             self.received.push((nic, Piece { chunk, start: 0, length, more }));
@@ -90,7 +84,7 @@ impl MemoryPort {
                 each(frame.nic, &self.joined(&frame));
             }
             self.sending -= frame.pieces();
-            self.reclaim(&frame);
+            self.stock.reclaim(&frame);
         }
         self.outgoing = outgoing;
     }
@@ -105,7 +99,7 @@ impl MemoryPort {
     /// The whole packet.
     fn joined(&self, frame: &Frame) -> Vec<u8> {
         let bytes = |piece: Piece| &self.chunk(piece.chunk)[piece.range()];
-        self.chains.pieces(frame).map(bytes).collect::<Vec<_>>().concat()
+        self.stock.chains.pieces(frame).map(bytes).collect::<Vec<_>>().concat()
     }
 
     fn chunk(&self, chunk: u32) -> &[u8] {
@@ -124,25 +118,14 @@ impl MemoryPort {
         let arrived = &arrived[..arrived.len().min(pieces)];
         let whole = self.assembly.whole_ahead(arrived.iter().take(limit).map(|(_, piece)| piece));
         frames.extend(arrived[..whole].iter().map(|(nic, piece)| Frame::single(piece, *nic)));
-        self.in_worker += whole;
+        self.stock.in_worker += whole;
         let mut taken = whole;
         for (nic, piece) in &arrived[whole..] {
             if frames.len() - before == limit {
                 break;
             }
             taken += 1;
-            match self.assembly.add(piece, *nic, &mut self.chains) {
-                Arrival::Incomplete => {}
-                Arrival::Packet(frame) => {
-                    self.in_worker += frame.pieces();
-                    frames.push(frame);
-                }
-                Arrival::Oversized(frame) => {
-                    self.oversized += 1;
-                    self.free.extend(self.chains.chunks(&frame));
-                }
-                Arrival::Surplus(frame) => self.free.extend(self.chains.chunks(&frame)),
-            }
+            self.stock.take_in(piece, *nic, &mut self.assembly, frames);
         }
         self.taken += taken;
         if self.taken == self.received.len() {
@@ -150,10 +133,6 @@ impl MemoryPort {
             self.taken = 0;
         }
         frames.len() - before
-    }
-
-    fn reclaim(&mut self, frame: &Frame) {
-        self.free.extend(self.chains.chunks(frame));
     }
 }
 
@@ -169,14 +148,14 @@ impl Port for MemoryPort {
     }
 
     fn truncate(&mut self, frame: &mut Frame, length: usize) {
-        if let Some(rest) = self.chains.truncate(frame, length) {
+        if let Some(rest) = self.stock.chains.truncate(frame, length) {
             self.release(rest);
         }
     }
 
     fn spare(&mut self) -> Option<Frame> {
-        let chunk = self.free.pop()?;
-        self.in_worker += 1;
+        let chunk = self.stock.free.pop()?;
+        self.stock.in_worker += 1;
         Some(Frame::empty(chunk, NicIndex::default()))
     }
 
@@ -185,7 +164,7 @@ impl Port for MemoryPort {
         if frame.range().is_empty() || self.sending + frame.pieces() > self.transmit_limit {
             return Err(frame);
         }
-        self.in_worker -= frame.pieces();
+        self.stock.in_worker -= frame.pieces();
         self.sending += frame.pieces();
         self.outgoing.push(Frame { nic, ..frame });
         Ok(())
@@ -195,7 +174,7 @@ impl Port for MemoryPort {
     fn transmit_all(&mut self, frames: &mut Vec<Frame>) {
         let plain = frames.iter().all(|frame| frame.pieces == 1 && frame.start < frame.end);
         if plain && self.sending + frames.len() <= self.transmit_limit {
-            self.in_worker -= frames.len();
+            self.stock.in_worker -= frames.len();
             self.sending += frames.len();
             self.outgoing.append(frames);
         } else {
@@ -204,8 +183,8 @@ impl Port for MemoryPort {
     }
 
     fn release(&mut self, frame: Frame) {
-        self.in_worker -= frame.pieces();
-        self.reclaim(&frame);
+        self.stock.in_worker -= frame.pieces();
+        self.stock.reclaim(&frame);
     }
 
     fn flush(&mut self) {}
@@ -214,15 +193,15 @@ impl Port for MemoryPort {
 
     fn census(&self) -> Census {
         Census {
-            fill: self.free.len() + self.received.len() - self.taken + self.assembly.pieces(),
-            worker: self.in_worker,
+            fill: self.stock.free.len() + self.received.len() - self.taken + self.assembly.pieces(),
+            worker: self.stock.in_worker,
             transmit: self.sending,
-            total: self.memory.len() / self.chunk_size,
+            total: self.stock.total,
         }
     }
 
     fn counters(&self) -> PortCounters {
-        PortCounters { oversized: self.oversized, ..PortCounters::default() }
+        PortCounters { oversized: self.stock.oversized, ..PortCounters::default() }
     }
 }
 

@@ -15,7 +15,6 @@ mod open;
 mod own;
 mod rings;
 mod socket;
-mod stock;
 mod syscall;
 mod waker;
 
@@ -32,9 +31,9 @@ use std::time::Duration;
 
 use open::Attempt;
 use rings::{Rings, Umem};
-use stock::Stock;
 
 use super::chains::Assembly;
+use super::stock::Stock;
 use super::{Census, Frame, NicIndex, Port, PortCounters};
 
 /// Frames of the UMEM for each entry of a ring: two fill the receive side (driver ring and receive ring),

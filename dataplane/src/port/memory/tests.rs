@@ -143,7 +143,7 @@ impl Model {
         match step {
             Step::Inject { nic, length } => {
                 let bytes = self.fresh(length);
-                let free = self.port.free.len();
+                let free = self.port.stock.free.len();
                 let fits = self.port.inject_from(NicIndex(nic), &bytes[..length / 5], &bytes[length / 5..]);
                 assert_eq!(fits, length.div_ceil(CHUNK).max(1) <= free);
                 if fits {

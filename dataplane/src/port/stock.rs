@@ -1,9 +1,10 @@
 //! The chunks of a port: those that are free, and which packets the received ones make up.
 
-use crate::port::chains::{Arrival, Assembly, Chains, Piece};
-use crate::port::{Frame, NicIndex};
+use super::chains::{Arrival, Assembly, Chains, Piece};
+use super::{Frame, NicIndex};
 
 /// The chunks that are neither with a socket nor with the kernel.
+#[derive(Debug)]
 pub struct Stock {
     pub free: Vec<u32>,
     pub chains: Chains,
@@ -23,7 +24,7 @@ impl Stock {
         Self { free, chains, in_worker: 0, total, oversized: 0 }
     }
 
-    /// One entry of a socket's receive ring.
+    /// One entry of a receive ring.
     #[inline]
     pub fn take_in(
         &mut self,
