@@ -136,6 +136,21 @@ pub struct DataplaneSettings {
     pub max_flows_v6: u32,
 }
 
+/// What holds where nothing is configured.
+impl Default for DataplaneSettings {
+    fn default() -> Self {
+        Self {
+            cores: Vec::new(),
+            busy_poll: false,
+            batch: 64,
+            ring_size: 2_048,
+            rings: Rings::Own,
+            max_flows_v4: 1_000_000,
+            max_flows_v6: 250_000,
+        }
+    }
+}
+
 /// Who drives the rings of AF_XDP sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -160,6 +175,13 @@ pub struct Timeouts {
     pub tcp_reset_s: u32,
     /// UDP.
     pub udp_s: u32,
+}
+
+/// What holds where nothing is configured.
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { unconfirmed_s: 30, tcp_established_s: 900, tcp_fin_s: 120, tcp_reset_s: 10, udp_s: 300 }
+    }
 }
 
 /// How tunnels are made. The outer source's prefix is fixed, its remaining bits are the flow's entropy, so that a

@@ -49,15 +49,7 @@ fn nic<'d>(table: &Table<'d>, names: &mut Unique<'d, String>) -> Result<Nic, Con
 
 /// Reads the section `[dataplane]`.
 pub fn dataplane(root: &Table<'_>) -> Result<Dataplane, ConfigProblem> {
-    let mut settings = DataplaneSettings {
-        cores: Vec::new(),
-        busy_poll: false,
-        batch: 64,
-        ring_size: 2_048,
-        rings: Rings::Own,
-        max_flows_v4: 1_000_000,
-        max_flows_v6: 250_000,
-    };
+    let mut settings = DataplaneSettings::default();
     let (mut maglev_size, mut reply_rate) = (65_537, 1_000);
     let Some(section) = root.optional("dataplane") else {
         return Ok(Dataplane { settings, maglev_size, reply_rate });
@@ -99,8 +91,7 @@ fn cores(array: &Value<'_>) -> Result<Vec<u32>, ConfigProblem> {
 
 /// Reads the section `[timeouts]`.
 pub fn timeouts(root: &Table<'_>) -> Result<Timeouts, ConfigProblem> {
-    let mut timeouts =
-        Timeouts { unconfirmed_s: 30, tcp_established_s: 900, tcp_fin_s: 120, tcp_reset_s: 10, udp_s: 300 };
+    let mut timeouts = Timeouts::default();
     let Some(section) = root.optional("timeouts") else { return Ok(timeouts) };
     let table = section.table("[timeouts]")?;
     let mut settings = [

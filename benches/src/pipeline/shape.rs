@@ -4,12 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use shunt_api::snapshot::{
-    Backend, DataplaneSettings, FleetKey, Mode, Nat, Pool, PortMapping, Protocol, Rings, Service,
-    ServicePort, Snapshot, Timeouts, Tunnel, UnlistedPorts,
+    Backend, DataplaneSettings, FleetKey, Mode, Nat, Pool, PortMapping, Protocol, Service, ServicePort,
+    Snapshot, Timeouts, Tunnel, UnlistedPorts,
 };
 
 use super::load::{self, Family};
-use super::world::BATCH;
 
 /// Services, their backends and the flows to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
@@ -99,22 +98,8 @@ pub fn snapshot_of(case: &Case) -> Snapshot {
         fleet_key: FleetKey([7; 16]),
         maglev_size: 65537,
         nics: vec![],
-        dataplane: DataplaneSettings {
-            cores: vec![],
-            busy_poll: false,
-            batch: BATCH as u32,
-            ring_size: 64,
-            rings: Rings::Own,
-            max_flows_v4: 1000,
-            max_flows_v6: 1000,
-        },
-        timeouts: Timeouts {
-            unconfirmed_s: 30,
-            tcp_established_s: 900,
-            tcp_fin_s: 120,
-            tcp_reset_s: 10,
-            udp_s: 300,
-        },
+        dataplane: DataplaneSettings::default(),
+        timeouts: Timeouts::default(),
         tunnel: Tunnel { source_v4: "10.200.0.0/16".parse().ok(), ..Tunnel::default() },
         nat: Nat {
             sources: if mode == Mode::Nat { sources.collect() } else { vec![] },
