@@ -1,4 +1,4 @@
-//! Numbers by keys of a few words, such as numbers by VIP, port and protocol: a table of open addressing (linear
+//! Numbers by keys of a few words, such as listeners by VIP, port and protocol: a table of open addressing (linear
 //! probing, half full at most), made off the workers.
 
 use ahash::RandomState;

@@ -7,7 +7,7 @@
 //! | version (20)|mode 2| station (14) | source (12) |   port (16)  |
 //! +-------------+------+--------------+-------------+--------------+
 //! ```
-//! `version` is the service's when the flow was let in ([`crate::table::Listener::version`]; 0: never), `mode` how its
+//! `version` is the listener's when the flow was let in ([`crate::table::Listener::version`]; 0: never), `mode` how its
 //! packets get to the backend. `source` and `port` are what a translated flow leaves by, `station` tells the sender of
 //! its packets from most others, because replies go back there.
 
@@ -39,7 +39,7 @@ impl Memo {
         Self(Self::new(version, Mode::Nat).0 | station | u64::from(binding.0))
     }
 
-    /// The service's version that the flow was let in under.
+    /// The listener's version that the flow was let in under.
     #[inline(always)]
     pub fn version(self) -> u32 {
         (self.0 >> 44) as u32

@@ -9,7 +9,7 @@ use ahash::HashMap;
 use shunt_api::config::is_maglev_size;
 use shunt_api::snapshot::{self, FleetKey, Mode, ServicePort, Snapshot};
 
-use super::version::Versions;
+use super::version::{Backends, Versions};
 use super::{
     Affinity, Listener, Member, NOT_A_MEMBER, Owned, Permit, Pool, Ranges, Table, TableError, idle_limits,
 };
@@ -97,6 +97,8 @@ impl Compiler {
 
     fn listeners(&mut self, snapshot: &Snapshot) -> Result<Listeners, TableError> {
         let nat = (snapshot.nat.max_flows_v4, snapshot.nat.max_flows_v6);
+        let of_pool = |pool: &snapshot::Pool| self.versions.backends(&pool.backends);
+        let backends: Vec<Backends> = snapshot.pools.iter().map(of_pool).collect();
         let mut owners: HashMap<(IpAddr, ServicePort), &str> = HashMap::default();
         let mut made = Listeners::default();
         for &source in &snapshot.nat.sources {
@@ -116,7 +118,7 @@ impl Compiler {
                     return Err(TableError::SourceIsVip(vip));
                 }
             }
-            let members = &snapshot.pools[service.pool as usize].backends;
+            let members = backends[service.pool as usize];
             for (mapping, listener) in service.ports.iter().zip(self.listeners_of(service, members, nat)) {
                 for key in service.vips.iter().map(|&vip| (vip, mapping.port)) {
                     if let Some(first) = owners.insert(key, &service.name) {
@@ -135,7 +137,7 @@ impl Compiler {
     fn listeners_of(
         &mut self,
         service: &snapshot::Service,
-        backends: &[snapshot::Backend],
+        backends: Backends,
         nat: (u32, u32),
     ) -> Vec<Listener> {
         let sources =

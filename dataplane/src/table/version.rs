@@ -1,4 +1,4 @@
-//! Numbers for what established flows must obey of a service: while a service's number stands still, a flow that was
+//! Numbers for what established flows must obey of a listener: while its number stands still, a flow that was
 //! let in and sent to a backend once may go on without being looked at again.
 
 use std::collections::{HashMap, HashSet};
@@ -31,6 +31,13 @@ struct Essence {
     target: Option<u16>,
 }
 
+/// Of a pool; see [`Versions::backends`].
+#[derive(Clone, Copy)]
+pub struct Backends {
+    hash: u64,
+    translated: bool,
+}
+
 impl Versions {
     /// Forgets ports that are gone; one that comes again gets another number.
     pub fn keep(&mut self, services: &[Service]) {
@@ -49,14 +56,13 @@ impl Versions {
     /// The numbers of a service's ports, with these backends: from 1 to [`VERSIONS`] - 1, no two ports the same,
     /// another one than before if anything has changed. One that was given up comes again after about a million
     /// changes. `nat` are the sizes of the tables of translated flows, which begin anew when they change.
-    pub fn of(&mut self, service: &Service, backends: &[Backend], nat: (u32, u32)) -> Vec<u32> {
-        let translated = backends.iter().any(|backend| backend.mode == Mode::Nat);
+    pub fn of(&mut self, service: &Service, backends: Backends, nat: (u32, u32)) -> Vec<u32> {
         let common = Essence {
             vips: self.hash(service.vips.iter().collect::<Vec<&IpAddr>>()),
             sources: self.hash(service.source_ranges.iter().collect::<Vec<&IpNet>>()),
-            backends: self.hash(backends.iter().map(|b| (b.address, b.mode as u8)).collect::<Vec<_>>()),
+            backends: backends.hash,
             affinity_s: service.client_ip_affinity_s,
-            nat: translated.then_some(nat),
+            nat: backends.translated.then_some(nat),
             target: None,
         };
         let of_port = |mapping: &PortMapping| {
@@ -66,17 +72,26 @@ impl Versions {
         service.ports.iter().map(of_port).collect()
     }
 
+    /// What [`Self::of`] has to know of the backends of a pool, which many services may share.
+    pub fn backends(&self, backends: &[Backend]) -> Backends {
+        let ways = backends.iter().map(|backend| (backend.address, backend.mode as u8));
+        let translated = backends.iter().any(|backend| backend.mode == Mode::Nat);
+        Backends { hash: self.hash(ways.collect::<Vec<_>>()), translated }
+    }
+
     fn of_port(&mut self, key: (String, ServicePort), essence: Essence) -> u32 {
         if let Some((known, version)) = self.listeners.get(&key)
             && *known == essence
         {
             return *version;
         }
-        // There are fewer listeners than numbers (`config`), so some number is free.
-        while !self.taken.insert(self.last % (VERSIONS - 1) + 1) {
+        // There are fewer listeners than numbers, so some number is free.
+        loop {
             self.last = self.last % (VERSIONS - 1) + 1;
+            if self.taken.insert(self.last) {
+                break;
+            }
         }
-        self.last = self.last % (VERSIONS - 1) + 1;
         if let Some((_, given_up)) = self.listeners.insert(key, (essence, self.last)) {
             self.taken.remove(&given_up);
         }

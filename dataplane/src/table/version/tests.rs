@@ -34,6 +34,17 @@ struct Made {
     nat: (u32, u32),
 }
 
+fn numbers(versions: &mut Versions, made: &Made) -> Vec<u32> {
+    let backends = versions.backends(&made.pool);
+    versions.of(&made.service, backends, made.nat)
+}
+
+/// Of a service without backends.
+fn of_none(versions: &mut Versions, service: &Service) -> Vec<u32> {
+    let backends = versions.backends(&[]);
+    versions.of(service, backends, NAT)
+}
+
 #[test]
 fn a_number_changes_with_what_flows_must_obey_and_with_nothing_else() {
     let first = Made {
@@ -43,10 +54,10 @@ fn a_number_changes_with_what_flows_must_obey_and_with_nothing_else() {
     };
     let check = |what: &str, expected: [bool; 2], change: &dyn Fn(&mut Made)| {
         let mut versions = Versions::default();
-        let before = versions.of(&first.service, &first.pool, first.nat);
+        let before = numbers(&mut versions, &first);
         let mut made = first.clone();
         change(&mut made);
-        let after = versions.of(&made.service, &made.pool, made.nat);
+        let after = numbers(&mut versions, &made);
         assert_eq!([0, 1].map(|port| before[port] != after[port]), expected, "{what}");
     };
     check("nothing", [false, false], &|_| ());
@@ -67,10 +78,10 @@ fn a_port_that_comes_again_gets_another_number() {
     let mut versions = Versions::default();
     let both = service("a", &[mapping(80, None), mapping(443, None)]);
     let one = service("a", &[mapping(80, None)]);
-    let before = versions.of(&both, &[], NAT);
+    let before = of_none(&mut versions, &both);
     versions.keep(std::slice::from_ref(&one));
-    assert_eq!(versions.of(&one, &[], NAT), before[..1]);
-    let after = versions.of(&both, &[], NAT);
+    assert_eq!(of_none(&mut versions, &one), before[..1]);
+    let after = of_none(&mut versions, &both);
     assert_eq!((after[0], after[1] != before[1]), (before[0], true));
     versions.keep(&[]);
     assert_eq!((versions.listeners.len(), versions.taken.len()), (0, 0));
@@ -80,9 +91,9 @@ fn a_port_that_comes_again_gets_another_number() {
 fn numbers_that_come_round_pass_over_those_in_use() {
     let mut versions = Versions::default();
     let old = service("old", &[mapping(80, None), mapping(443, None)]);
-    assert_eq!(versions.of(&old, &[], NAT), [1, 2]);
+    assert_eq!(of_none(&mut versions, &old), [1, 2]);
     versions.last = VERSIONS - 2;
     let new = service("new", &[mapping(80, None), mapping(81, None), mapping(82, None)]);
-    assert_eq!(versions.of(&new, &[], NAT), [VERSIONS - 1, 3, 4]);
-    assert_eq!(versions.of(&old, &[], NAT), [1, 2]);
+    assert_eq!(of_none(&mut versions, &new), [VERSIONS - 1, 3, 4]);
+    assert_eq!(of_none(&mut versions, &old), [1, 2]);
 }
