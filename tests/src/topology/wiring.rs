@@ -20,8 +20,9 @@ const CLIENT_MTU: u32 = 1500;
 const TUNNEL_MTU: u32 = 1600;
 
 /// Asymmetric paths are the point here, so reverse-path filters are off; addresses are usable at once, so
-/// duplicate address detection is off.
+/// duplicate address detection is off. Scenarios choose ports below 61000, so the kernel chooses above.
 const EVERYWHERE: &[(&str, &str)] = &[
+    ("ipv4/ip_local_port_range", "61000 65535"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
     ("ipv4/conf/all/send_redirects", "0"),

@@ -67,7 +67,6 @@ fn run(name: &str, arms: Arms, load: &Load) -> Result<()> {
         }
         both_workers(shunt)?;
         servers.nginx.remove(0).kill()?;
-        // Below the ports that the kernel gives to others of the same addresses.
         for (vip, first_port) in vips(10).into_iter().zip([28_000, 29_000]) {
             refused_by_one(topology, shunt, vip, first_port)?;
         }
