@@ -14,14 +14,13 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 use shunt_tests::error::{Error, Result};
 
 use crate::chart::{Bar, Chart, Colour, Group, Scale};
 use crate::machine;
 use crate::results::{rounded, write_chart, write_json, write_source};
+use crate::terminal;
 use flood::{Counts, Kind, Outcome, Plan};
 
 /// Share of their throughput that confirmed flows keep at least.
@@ -171,10 +170,7 @@ fn print(points: &[Point]) {
         "ns mixed",
         "new kept",
     ];
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header).add_rows(rows);
-    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    println!("{table}\n");
+    terminal::print(&header, rows);
 }
 
 fn write(points: &[Point], machine: &str, directory: &Path) -> Result<()> {

@@ -18,6 +18,7 @@ mod results;
 mod scale;
 mod stage;
 mod tables;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 use shunt_tests::error::Result;
 
@@ -13,6 +11,7 @@ use super::{Outcome, SIZES, Turn};
 use crate::Spread;
 use crate::chart::{Bar, Chart, Colour, Group, Scale};
 use crate::results::{rounded, write_chart, write_json, write_source};
+use crate::terminal;
 
 /// What counts as the time of the swap.
 const AFTER_SWAP: Duration = Duration::from_millis(10);
@@ -144,10 +143,7 @@ pub fn print(points: &[Point], outcome: &Outcome) {
         "beside ALU",
         "beside memory",
     ];
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header).add_rows(rows);
-    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    println!("{table}\n");
+    terminal::print(&header, rows);
     println!(
         "Snapshot {:.1} MB of JSON, table {:.1} MB; {} packets, 0 moved, 0 lost; {} batches interrupted.\n",
         outcome.snapshot_bytes as f64 / 1e6,

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, Table};
 use shunt_tests::error::Result;
 
 use super::connections::Connections;
@@ -12,6 +10,7 @@ use super::subject::{CONNECTED, Subject};
 use crate::chart::{Bar, Chart, Group, Scale};
 use crate::markdown::grouped;
 use crate::results::{write_chart, write_json, write_source};
+use crate::terminal;
 
 /// Prints and writes what the forwarders did.
 pub fn packets(packets: &Packets, source: &str, directory: &Path) -> Result<()> {
@@ -23,7 +22,7 @@ pub fn packets(packets: &Packets, source: &str, directory: &Path) -> Result<()> 
         rows.push(std::iter::once(label(points[0].subject)).chain(figures).collect());
     }
     let header = ["packets/s", "64 bytes", "to floor", "512 bytes", "to floor", "1500 bytes", "to floor"];
-    print(&header, rows);
+    terminal::print(&header, rows);
     write_json(directory, "end-to-end", &packets.throughput)?;
     write_source(directory, "end-to-end", source)?;
     write_chart(directory, "end-to-end", &throughput_chart(packets, source))
@@ -35,7 +34,7 @@ pub fn connections(connections: &Connections, source: &str, directory: &Path) ->
         let per_second = grouped(point.connections_per_second);
         vec![label(point.subject), per_second, format!("{:.2}", point.ratio_to_direct)]
     });
-    print(&["connections/s", "", "to direct"], rows.collect());
+    terminal::print(&["connections/s", "", "to direct"], rows);
     write_json(directory, "connections", &connections.throughput)?;
     write_source(directory, "connections", source)?;
     let bars = connections.throughput.iter().map(|point| {
@@ -68,7 +67,7 @@ pub fn latency(points: &[Latency], source: &str, directory: &Path) -> Result<()>
                 .collect()
         });
         let head = format!("{of}, µs at half load");
-        print(&[&head, "offered/s", "p50", "p99", "p99.9", "lost"], rows.collect());
+        terminal::print(&[&head, "offered/s", "p50", "p99", "p99.9", "lost"], rows);
         let chart = latency_chart(of, points(), source);
         write_chart(directory, if of == "packet" { "latency" } else { "latency-connections" }, &chart)?;
     }
@@ -127,13 +126,6 @@ fn label(subject: &str) -> String {
 
 fn named(name: &str) -> Subject {
     CONNECTED.into_iter().find(|subject| subject.name() == name).expect("results are of subjects")
-}
-
-fn print(header: &[&str], rows: Vec<Vec<String>>) {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header.iter().copied()).add_rows(rows);
-    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    println!("{table}\n");
 }
 
 #[cfg(test)]
