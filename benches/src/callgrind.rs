@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shunt_tests::error::{Result, While, ensure};
+use shunt_tests::run::Run;
 
 use crate::pipeline::scene::{Part, Scene};
 use crate::pipeline::shape::Case;
@@ -81,20 +82,18 @@ fn packets_of(case: &Case, part: Part, packets: usize) -> usize {
 }
 
 fn of_case(case: &Case, packets: usize) -> Result<Vec<Count>> {
-    static RUNS: AtomicUsize = AtomicUsize::new(0);
-    let run = RUNS.fetch_add(1, Ordering::Relaxed);
-    let directory = std::env::temp_dir().join(format!("shunt-callgrind-{}-{run}", std::process::id()));
-    fs::create_dir_all(&directory).to(|| format!("make {}", directory.display()))?;
-    let counts = valgrind(case, packets, &directory).and_then(|()| read(case, packets, &directory));
-    let _ = fs::remove_dir_all(&directory); // what is left behind is small, and in the directory for that
-    counts
+    let run = Run::of_files()?;
+    valgrind(case, packets, run.directory())?;
+    read(case, packets, run.directory())
 }
 
 fn valgrind(case: &Case, packets: usize, directory: &Path) -> Result<()> {
     let program = std::env::current_exe().to(|| "find this program".to_owned())?;
     let at_start = if case.flows > WATCHED_FLOWS { "no" } else { "yes" };
-    let mut command = Command::new("valgrind");
+    // Which ends with this program, however that ends.
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL", "valgrind"])
         .args(["--tool=callgrind", "--toggle-collect=*measured_turn*", "--toggle-collect=*measured_floor*"])
         .args(["--dump-after=*end_of_part*", &format!("--instr-atstart={at_start}")])
         .arg(format!("--callgrind-out-file={}", directory.join("out").display()))
@@ -105,11 +104,15 @@ fn valgrind(case: &Case, packets: usize, directory: &Path) -> Result<()> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .to(|| "start valgrind; deploy/bootstrap.sh installs it".to_owned())?;
+        .to(|| "start setpriv, which comes with util-linux".to_owned())?;
     ensure(output.status.success(), || {
         let said = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<_> = said.lines().filter(|line| !line.starts_with("==")).collect();
-        format!("counting {} under valgrind failed: {}", case.arguments().join(" "), lines.join("\n"))
+        let case = case.arguments().join(" ");
+        format!(
+            "counting {case} under valgrind, which deploy/bootstrap.sh installs, failed: {}",
+            lines.join("\n")
+        )
     })
 }
 

@@ -73,17 +73,16 @@ fn main() -> ExitCode {
 }
 
 fn run(what: What) -> Result<()> {
+    if !matches!(what, What::Count(_) | What::Helper(_)) {
+        lifecycle::install()?;
+    }
     match what {
         What::Pipeline(options) => pipeline::run(&options)?,
         What::Maglev => maglev::run(),
-        What::EndToEnd(options) => {
-            lifecycle::install()?;
-            end_to_end::run(&options)?;
-        }
+        What::EndToEnd(options) => end_to_end::run(&options)?,
         What::Floods(options) => floods::run(&options)?,
         What::Change(options) => change::run(&options)?,
         What::All => {
-            lifecycle::install()?;
             // First, because it tells memory by what the process grows.
             change::run(&change::Options::default())?;
             maglev::run();

@@ -22,22 +22,32 @@ pub struct Run {
     kept: bool,
 }
 
+fn demand_root() -> Result<()> {
+    ensure(rustix::process::geteuid().is_root(), || {
+        "network namespaces and XDP need root; run this with sudo".to_owned()
+    })
+}
+
 impl Run {
     /// An empty run with a name no other process uses.
     pub fn new() -> Result<Self> {
+        demand_root()?;
         Self::create(false)
     }
 
     /// One whose programs can outlive this process: [`Run::release`] lets go of them, and until then an
     /// interrupt still removes it all.
     pub fn kept() -> Result<Self> {
+        demand_root()?;
         Self::create(true)
     }
 
+    /// One for files alone, which needs no root.
+    pub fn of_files() -> Result<Self> {
+        Self::create(false)
+    }
+
     fn create(kept: bool) -> Result<Self> {
-        ensure(rustix::process::geteuid().is_root(), || {
-            "network namespaces and XDP need root; run this with sudo".to_owned()
-        })?;
         let pid = std::process::id();
         let name = format!("sh{pid}x{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let directory = leftovers::directory_of(&name);
