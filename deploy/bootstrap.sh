@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what a fresh Debian lacks to build, test and demonstrate Shunt. Run it as root, as often as you
-# like: it says nothing when nothing is missing. It never starts a service: tests and benchmarks run nginx and haproxy themselves.
+# like: it says nothing when nothing is missing. It never starts a service: tests and benchmarks run nginx and haproxy
+# themselves.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
