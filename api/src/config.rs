@@ -7,6 +7,8 @@
 //!
 //! `deploy/config/shunt.toml` shows every key.
 
+mod announce;
+mod check;
 mod consistency;
 mod document;
 mod key_file;
@@ -21,7 +23,10 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
+pub use announce::{Announce, AnnounceL2, AnnounceRoutes, Election};
+pub use check::{Check, CheckKind, Checked, HttpCheck, OnDown, Target, Targets, Tls, Via, WhenAllDown};
 use document::{Source, Table, Value};
 use ipnet::IpNet;
 pub use key_file::{KeyFile, read_fleet_key};
@@ -60,6 +65,41 @@ pub const NAT_SOURCES_MAX: usize = 256;
 pub const WEIGHT: RangeInclusive<u32> = 0..=1_000;
 /// Most source ranges of a service: enough for what a cloud publishes, and each costs the dataplane an entry.
 pub const SOURCE_RANGES_MAX: usize = 10_000;
+/// Most probes, over all pools: at the usual interval half as many per second, each with a socket of its own.
+pub const CHECKS_MAX: usize = 50_000;
+/// Interval of a check: more often a probe costs a backend more than a client; after an hour a check tells nothing.
+pub const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
+/// Timeout of a check: from what a busy machine on the same segment needs to when clients have long given up.
+pub const CHECK_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+/// `rise` and `fall`: beyond this a verdict takes minutes at the usual interval.
+pub const CHECK_COUNT: RangeInclusive<u32> = 1..=100;
+/// Bytes sent and expected by a UDP check: what fits an IPv4 packet on Ethernet.
+pub const CHECK_PAYLOAD_MAX: usize = 1_472;
+/// Characters of an HTTP check's path: with its header, the request fits a packet.
+pub const CHECK_PATH_MAX: usize = 1_000;
+/// Bytes of text that an HTTP check looks for: of the little of an answer that is read.
+pub const CHECK_TEXT_MAX: usize = 1_000;
+/// Status codes of HTTP (RFC 9110, section 15).
+pub const HTTP_STATUS: RangeInclusive<u32> = 100..=599;
+/// Ports.
+pub const PORT: RangeInclusive<u32> = 1..=65_535;
+/// How long a backend's share may grow: from one step of the ramp to longer than caches take to fill.
+pub const SLOW_START: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
+/// Between unsolicited announcements of an address: more often is a flood, more seldom is after everyone forgot.
+pub const ANNOUNCE_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
+/// Priority in an election (RFC 5798, section 5.2.4): 255 is for the owner of an address, 0 for one that resigns.
+pub const VRRP_PRIORITY: RangeInclusive<u32> = 1..=254;
+/// Virtual router identifiers (RFC 5798, section 5.2.3).
+pub const VRRP_GROUP: RangeInclusive<u32> = 1..=255;
+/// Between advertisements: from what a busy box keeps up with to the field's end, 4095 hundredths of a second.
+pub const ADVERTISE_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_millis(40_950);
+/// Routing tables: 0 stands for none.
+pub const ROUTE_TABLE: RangeInclusive<u32> = 1..=u32::MAX;
+/// Values of `rtm_protocol`.
+pub const ROUTE_PROTOCOL: RangeInclusive<u32> = 1..=255;
+/// How long a stop may wait: systemd kills a service that takes longer than a minute and a half.
+pub const WITHDRAW_DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 
 /// Whether a Maglev table can have so many slots.
 pub fn is_maglev_size(size: u32) -> bool {
@@ -86,6 +126,8 @@ pub struct Config {
     pub nat: Nat,
     /// Most answers of each kind that a worker gives per second; 0 gives none.
     pub reply_rate: u32,
+    /// How VIPs become reachable.
+    pub announce: Announce,
     /// Sets of backends, in the order of the file.
     pub pools: Vec<Pool>,
     /// What clients can reach, in the order of the file.
@@ -101,6 +143,12 @@ pub struct Pool {
     pub name: String,
     /// In the order of the file; may be empty.
     pub backends: Vec<Backend>,
+    /// How backends are found to be up; `None` takes them to be.
+    pub check: Option<Check>,
+    /// What becomes of the flows of a backend that goes down.
+    pub on_down: OnDown,
+    /// For how long the share of a backend that came up grows; `None`: it is whole at once.
+    pub slow_start: Option<Duration>,
 }
 
 /// One backend of a pool.
@@ -135,6 +183,8 @@ pub struct Service {
     pub client_ip_affinity_s: Option<u32>,
     /// What packets to other ports of the VIPs get. Services that share a VIP agree on it.
     pub unlisted_ports: UnlistedPorts,
+    /// What becomes of new flows when all backends are down.
+    pub when_all_down: WhenAllDown,
 }
 
 impl Config {
@@ -160,6 +210,7 @@ impl Config {
             "timeouts",
             "tunnel",
             "nat",
+            "announce",
             "pools",
             "service",
         ])?;
@@ -170,6 +221,7 @@ impl Config {
         let tunnel = machine::tunnel(&root)?;
         warnings.extend(pools.warnings(&tunnel));
         warnings.extend(nat.warning(&pools));
+        warnings.extend(check::hold(&pools, &services)?);
         warnings.sort_by_key(|warning| (warning.line, warning.column));
         Ok(Self {
             fleet_key_file: fleet_key_file(&root, file)?,
@@ -180,6 +232,7 @@ impl Config {
             tunnel,
             nat: nat.into_nat(),
             reply_rate,
+            announce: announce::read(&root)?,
             pools: pools.into_pools(),
             services,
             warnings,

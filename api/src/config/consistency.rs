@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::net::IpAddr;
 
+use super::check::HealthRead;
 use super::document::{Value, nearest};
 use super::{Backend, Pool};
 use crate::snapshot::{Mode, PortMapping, ServicePort, Tunnel, UnlistedPorts};
@@ -133,6 +134,8 @@ pub struct Pools<'d> {
 pub struct PoolRead<'d> {
     /// Unique among pools.
     pub name: String,
+    /// Its check, and what follows from it.
+    pub health: HealthRead<'d>,
     place: Value<'d>,
     backends: Vec<(Backend, Value<'d>)>,
     used: bool,
@@ -144,7 +147,13 @@ pub struct PoolRead<'d> {
 
 impl<'d> Pools<'d> {
     /// Adds a pool; TOML itself refuses the same key twice. `place` is where to point for the whole pool.
-    pub fn insert(&mut self, name: String, place: Value<'d>, backends: Vec<(Backend, Value<'d>)>) {
+    pub fn insert(
+        &mut self,
+        name: String,
+        place: Value<'d>,
+        backends: Vec<(Backend, Value<'d>)>,
+        health: HealthRead<'d>,
+    ) {
         self.by_name.insert(name.clone(), self.pools.len());
         let first =
             |wanted: &dyn Fn(&Backend) -> bool| backends.iter().position(|(backend, _)| wanted(backend));
@@ -156,6 +165,7 @@ impl<'d> Pools<'d> {
             name,
             place,
             backends,
+            health,
             used: false,
         });
     }
@@ -175,9 +185,14 @@ impl<'d> Pools<'d> {
         &self.pools[index]
     }
 
+    /// All pools, in the order of the file.
+    pub fn as_slice(&self) -> &[PoolRead<'d>] {
+        &self.pools
+    }
+
     /// Every backend with its pool.
     pub fn backends(&self) -> impl Iterator<Item = (&PoolRead<'d>, &Backend)> {
-        self.pools.iter().flat_map(|pool| pool.backends.iter().map(move |(backend, _)| (pool, backend)))
+        self.pools.iter().flat_map(|pool| pool.backends().map(move |backend| (pool, backend)))
     }
 
     /// Whether any backend is of mode `nat`.
@@ -216,6 +231,9 @@ impl<'d> Pools<'d> {
     pub fn into_pools(self) -> Vec<Pool> {
         let pool = |read: PoolRead<'_>| Pool {
             name: read.name,
+            check: read.health.check.map(|read| read.check),
+            on_down: read.health.on_down,
+            slow_start: read.health.slow_start,
             backends: read.backends.into_iter().map(|(backend, _)| backend).collect(),
         };
         self.pools.into_iter().map(pool).collect()
@@ -223,6 +241,11 @@ impl<'d> Pools<'d> {
 }
 
 impl<'d> PoolRead<'d> {
+    /// Its backends, in the order of the file.
+    pub fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().map(|(backend, _)| backend)
+    }
+
     /// The first backend of mode `nat` and of a family, with the value that holds its address.
     pub fn first_nat(&self, v4: bool) -> Option<&(Backend, Value<'d>)> {
         let index = if v4 { self.first_nat_v4 } else { self.first_nat_v6 };

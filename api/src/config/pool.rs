@@ -2,7 +2,7 @@
 
 use super::consistency::{Pools, Unique};
 use super::document::{Table, Value};
-use super::{BACKENDS_MAX, Backend, POOLS_MAX, WEIGHT, at_most, or_default, value};
+use super::{BACKENDS_MAX, Backend, POOLS_MAX, WEIGHT, at_most, check, or_default, value};
 use crate::snapshot::Mode;
 use crate::status::ConfigProblem;
 
@@ -19,11 +19,12 @@ pub fn read<'d>(root: &Table<'d>) -> Result<Pools<'d>, ConfigProblem> {
     for (key, value) in &entries {
         let name = value::key_name(key)?;
         let table = value.table(example)?;
-        table.allow_only(&["mode", "backends"])?;
+        table.allow_only(&["mode", "backends", "check", "on_down", "slow_start"])?;
         let mode = or_default(&table, "mode", Mode::default(), value::mode)?;
         let list = table.optional("backends");
         let backends = list.as_ref().map_or(Ok(Vec::new()), |list| backends(list, mode))?;
-        pools.insert(name, list.unwrap_or_else(|| value.clone()), backends);
+        let health = check::health(&table, mode, backends.iter().map(|(backend, _)| backend))?;
+        pools.insert(name, list.unwrap_or_else(|| value.clone()), backends, health);
     }
     Ok(pools)
 }

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::consistency::{Listeners, Listening, Pools, Unique, distinct};
 use super::document::{Table, Value};
 use super::nat::Section;
-use super::{SERVICES_MAX, SOURCE_RANGES_MAX, Service, at_most, or_default, value};
+use super::{SERVICES_MAX, SOURCE_RANGES_MAX, Service, WhenAllDown, at_most, check, or_default, value};
 use crate::snapshot::UnlistedPorts;
 use crate::status::ConfigProblem;
 
@@ -48,7 +48,16 @@ impl Services {
         pools: &mut Pools<'_>,
         nat: &Section<'_>,
     ) -> Result<(), ConfigProblem> {
-        table.allow_only(&["name", "vip", "ports", "pool", "affinity", "source_ranges", "unlisted_ports"])?;
+        table.allow_only(&[
+            "name",
+            "vip",
+            "ports",
+            "pool",
+            "affinity",
+            "source_ranges",
+            "unlisted_ports",
+            "when_all_down",
+        ])?;
         let name_value = table.required("name", "\"web\"")?;
         let name = names.insert(value::name(&name_value)?, &name_value, "a service")?;
         let listening = listening(table, name)?;
@@ -68,6 +77,7 @@ impl Services {
             vips: listening.vips.into_iter().map(|(vip, _)| vip).collect(),
             ports: listening.ports.into_iter().map(|(port, _)| port).collect(),
             unlisted_ports: listening.unlisted_ports,
+            when_all_down: or_default(table, "when_all_down", WhenAllDown::default(), check::when_all_down)?,
         });
         Ok(())
     }

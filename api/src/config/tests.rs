@@ -34,7 +34,13 @@ fragment = true
 sources = ["10.0.1.250", "fd00:1::250"]
 max_flows_v4 = 500_000
 max_flows_v6 = 1_000
+[announce]
+l2 = { interval = "30s", priority = 150, group = 7, advertise_interval = "300ms", preempt = false }
+routes = { table = 100, protocol = 0x54, require_backend = false, withdraw_delay = "3s" }
 [pools.web]
+check = { type = "https", port = 443, method = "POST", path = "/healthz", host = "a.example", verify = false, server_name = "b.example", status = [200, "300-302"], text = "ok", interval = "1s", timeout = "500ms", rise = 1, fall = 5 }
+on_down = "keep"
+slow_start = "30s"
 backends = [
   { name = "web1", address = "10.0.1.11" },
   { name = "web2", address = "10.0.1.12", weight = 2 },
@@ -42,6 +48,7 @@ backends = [
 ]
 [pools.dns]
 mode = "ipip"
+check = { type = "udp", port = 53, payload = "hex:00", answer = "a", via = "direct" }
 backends = [
   { name = "dns1", address = "fd00:9::21" },
   { name = "dns2", address = "10.9.0.22", weight = 0 },
@@ -69,6 +76,7 @@ vip = "203.0.113.54"
 ports = ["tcp/80:30080", "udp/80:30080", "tcp/81"]
 pool = "old"
 unlisted_ports = "drop"
+when_all_down = "refuse"
 "#;
 
 const MINIMAL: &str = r#"
@@ -89,6 +97,11 @@ fn tcp(port: u16) -> crate::snapshot::ServicePort {
 
 fn backend(name: &str, address: &str, weight: u16, mode: Mode) -> Backend {
     Backend { name: name.into(), address: address.parse().unwrap(), weight, mode }
+}
+
+/// Without a check.
+fn pool(name: &str, backends: Vec<Backend>) -> Pool {
+    Pool { name: name.into(), backends, check: None, on_down: OnDown::Rehash, slow_start: None }
 }
 
 fn texts<T: ToString>(values: &[T]) -> Vec<String> {
@@ -119,7 +132,8 @@ fn every_key_but_the_necessary_ones_has_a_default() {
     assert_eq!(config.nat, Nat { sources: vec![], max_flows_v4: 250_000, max_flows_v6: 100_000 });
     assert_eq!(config.reply_rate, 1_000);
     let backends = vec![backend("web1", "10.0.1.11", 1, Mode::Dr)];
-    assert_eq!(config.pools, [Pool { name: "web".into(), backends }]);
+    assert_eq!(config.pools, [pool("web", backends)]);
+    assert_eq!(config.announce, Announce { l2: None, routes: None });
     let vips = vec!["203.0.113.10".parse().unwrap()];
     assert_eq!(
         config.services,
@@ -131,6 +145,7 @@ fn every_key_but_the_necessary_ones_has_a_default() {
             source_ranges: vec![],
             client_ip_affinity_s: None,
             unlisted_ports: UnlistedPorts::Reject,
+            when_all_down: WhenAllDown::UseAll,
         }]
     );
     assert_eq!(config.warnings(), []);
@@ -169,8 +184,10 @@ fn a_file_with_every_key_is_read_as_written() {
     ];
     let dns = vec![backend("dns1", "fd00:9::21", 1, Mode::Ipip), backend("dns2", "10.9.0.22", 0, Mode::Ipip)];
     let old = vec![backend("old1", "10.9.0.31", 1, Mode::Nat)];
-    let pools = [("web", web), ("dns", dns), ("old", old)];
-    assert_eq!(config.pools, pools.map(|(name, backends)| Pool { name: name.into(), backends }));
+    let pools = [("web", web), ("dns", dns), ("old", old)].map(|(name, backends)| pool(name, backends));
+    let unchecked =
+        |pool: &Pool| Pool { check: None, on_down: OnDown::Rehash, slow_start: None, ..pool.clone() };
+    assert_eq!(config.pools.iter().map(unchecked).collect::<Vec<_>>(), pools);
     let [web, dns, old] = &config.services[..] else { panic!("three services") };
     assert_eq!(
         (web.name.as_str(), web.vips.len(), &web.ports[..], web.pool),
@@ -184,7 +201,31 @@ fn a_file_with_every_key_is_read_as_written() {
     assert_eq!(affinities, [Some(3_600), Some(10_800), None]);
     let unlisted = [web, dns, old].map(|service| service.unlisted_ports);
     assert_eq!(unlisted, [UnlistedPorts::Reject, UnlistedPorts::Reject, UnlistedPorts::Drop]);
+    let all_down = [web, dns, old].map(|service| service.when_all_down);
+    assert_eq!(all_down, [WhenAllDown::UseAll, WhenAllDown::UseAll, WhenAllDown::Refuse]);
     assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn every_key_about_health_and_announcing_is_read_as_written() {
+    let config = Config::parse(FULL, "shunt.toml").unwrap();
+    let checks: Vec<String> =
+        config.pools.iter().filter_map(|pool| pool.check.as_ref()).map(Check::to_string).collect();
+    let expected = [
+        "https POST /healthz port 443 every 1s, timeout 500ms, rise 1, fall 5, via service",
+        "udp port 53 every 2s, timeout 1s, rise 2, fall 3, via direct",
+    ];
+    assert_eq!(checks, expected);
+    let followed: Vec<_> = config.pools.iter().map(|pool| (pool.on_down, pool.slow_start)).collect();
+    let half_a_minute = Some(Duration::from_secs(30));
+    assert_eq!(followed, [(OnDown::Keep, half_a_minute), (OnDown::Rehash, None), (OnDown::Rehash, None)]);
+    let l2 = config.announce.l2.unwrap();
+    let Election { priority, group, advertise_interval, preempt } = l2.election.unwrap();
+    assert_eq!((l2.interval.as_secs(), priority, group), (30, 150, 7));
+    assert_eq!((advertise_interval.as_millis(), preempt), (300, false));
+    let routes = config.announce.routes.unwrap();
+    assert_eq!((routes.table, routes.protocol, routes.require_backend), (100, 0x54, false));
+    assert_eq!(routes.withdraw_delay, Duration::from_secs(3));
 }
 
 /// The keys that the example shows behind a `#` are real ones, and their values the defaults.
@@ -202,7 +243,12 @@ fn the_example_tells_the_truth() {
     assert_eq!((all.maglev_size, all.reply_rate), (as_is.maglev_size, as_is.reply_rate));
     assert_eq!(all.tunnel.fragment, as_is.tunnel.fragment);
     assert_eq!(Nat { sources: vec![], ..all.nat }, as_is.nat);
-    assert_eq!(all.pools, as_is.pools);
+    let usual = Config::parse("pools.p.check = \"tcp\"", "f").unwrap().pools.remove(0).check;
+    assert!(usual.is_some() && all.pools[0].check == usual);
+    let unchecked = Pool { check: None, slow_start: None, ..all.pools[0].clone() };
+    assert_eq!([unchecked], as_is.pools[..]);
+    let l2 = Config::parse("announce.l2 = true\nannounce.routes = true", "f").unwrap().announce;
+    assert_eq!((all.announce, as_is.announce), (l2, Announce::default()));
     let (service, kept) = (&all.services[0], &as_is.services[0]);
     assert_eq!(
         (texts(&service.source_ranges), service.client_ip_affinity_s),
@@ -218,6 +264,32 @@ fn the_example_tells_the_truth() {
         all.warnings.iter().map(|warning| warning.reason.as_str()).collect::<Vec<_>>(),
         [nothing_uses]
     );
+}
+
+/// Lines of comment that show a key in another form are right too, and together with the keys they name every
+/// one there is.
+#[test]
+fn the_forms_that_the_example_tells_of_are_valid() {
+    let forms = |key: &str| -> Vec<&str> {
+        let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#'));
+        lines.map(str::trim).filter(|line| line.starts_with(key)).collect()
+    };
+    let check = |form: &str| Config::parse(&format!("[pools.p]\n{form}"), "f").unwrap().pools.remove(0).check;
+    let [tcp, http, https, udp, icmp, _] =
+        forms("check = ").try_into().expect("one for each type, and the key");
+    assert_eq!(check(tcp), check("check = \"tcp\""));
+    assert_eq!(check(http), check("check = { type = \"http\", host = \"www.example.net\", text = \"ok\" }"));
+    assert_eq!(
+        check(https),
+        check("check = { type = \"https\", port = 443, server_name = \"www.example.net\" }")
+    );
+    assert_eq!(check(udp).map(|check| check.kind.word()), Some("udp"));
+    assert_eq!(check(icmp), check("check = \"icmp\""));
+
+    let announce = |form: &str| Config::parse(&format!("[announce]\n{form}"), "f").unwrap().announce;
+    let [interval, election, key] = forms("l2 = ").try_into().expect("two more beside the key");
+    assert_eq!(announce(interval), announce(key));
+    assert_eq!(announce(election), announce("l2 = { priority = 100 }"));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -76,6 +77,17 @@ pub fn timeout_s(value: &Value<'_>) -> Result<u32, ConfigProblem> {
         return Err(value.problem(format!("`{text}` is out of range; write from \"1s\" to \"1day\"")));
     }
     Ok(u32::try_from(duration.as_secs()).expect("a day fits"))
+}
+
+/// A duration such as `"500ms"` in a range.
+pub fn duration(value: &Value<'_>, range: RangeInclusive<Duration>) -> Result<Duration, ConfigProblem> {
+    let text = value.string("\"2s\"")?;
+    let duration = humantime::parse_duration(text).map_err(|_| value.problem(not_a_duration(text)))?;
+    if range.contains(&duration) {
+        return Ok(duration);
+    }
+    let [low, high] = [range.start(), range.end()].map(|end| humantime::format_duration(*end));
+    Err(value.problem(format!("`{text}` is out of range; write from \"{low}\" to \"{high}\"")))
 }
 
 fn not_a_duration(text: &str) -> String {
