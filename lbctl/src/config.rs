@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 use shunt_api::client::{Client, ClientError};
-use shunt_api::config::Config;
+use shunt_api::config::{Config, Pool};
 use shunt_api::status::{ConfigProblem, Reloaded};
 
 use crate::Outcome;
@@ -21,6 +21,19 @@ struct Findings<'a> {
     problem: Option<&'a ConfigProblem>,
     /// What is allowed but hardly meant.
     warnings: &'a [ConfigProblem],
+    /// How each pool is checked; empty if none is.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    checks: &'a [PoolCheck],
+}
+
+/// How the backends of a pool are found to be up.
+#[derive(Serialize)]
+struct PoolCheck {
+    pool: String,
+    /// In words; `None`: they are taken to be.
+    check: Option<String>,
+    /// Probes that the pool needs at each interval, over its backends.
+    probes: usize,
 }
 
 /// Checks a file as the control plane would.
@@ -37,9 +50,12 @@ pub fn validate(file: &Path, format: Format) -> anyhow::Result<Outcome> {
         Err(problem) => (Some(problem), Vec::new()),
     };
     let warnings: Vec<ConfigProblem> = warnings;
+    let checks = checked.as_ref().map_or(Vec::new(), |(config, _)| pool_checks(config));
     match (&checked, format) {
-        (_, Format::Json) => output::print_json(&Findings { problem, warnings: &warnings })?,
-        (Ok((config, _)), Format::Table) => output::print(&accepted(file, config, &warnings))?,
+        (_, Format::Json) => {
+            output::print_json(&Findings { problem, warnings: &warnings, checks: &checks })?;
+        }
+        (Ok((config, _)), Format::Table) => output::print(&accepted(file, config, &warnings, &checks))?,
         (Err(problem), Format::Table) => output::print(&format!("{problem}\n"))?,
     }
     Ok(Outcome::well_if(problem.is_none()))
@@ -56,7 +72,22 @@ fn fleet_key(config: &Config) -> Result<Option<ConfigProblem>, ConfigProblem> {
     }
 }
 
-fn accepted(file: &Path, config: &Config, warnings: &[ConfigProblem]) -> String {
+/// One for each pool, unless no pool is checked.
+fn pool_checks(config: &Config) -> Vec<PoolCheck> {
+    if config.pools.iter().all(|pool| pool.check.is_none()) {
+        return Vec::new();
+    }
+    let mut probes = vec![0; config.pools.len()];
+    config.targets().backends.iter().for_each(|checked| probes[checked.pool] += checked.targets.len());
+    let check = |(pool, probes): (&Pool, usize)| PoolCheck {
+        pool: pool.name.clone(),
+        check: pool.check.as_ref().map(ToString::to_string),
+        probes,
+    };
+    config.pools.iter().zip(probes).map(check).collect()
+}
+
+fn accepted(file: &Path, config: &Config, warnings: &[ConfigProblem], checks: &[PoolCheck]) -> String {
     let mut text = String::new();
     for ConfigProblem { file, line, column, field, reason } in warnings {
         let _ = writeln!(text, "{file}:{line}:{column}: warning: {field}: {reason}");
@@ -70,6 +101,12 @@ fn accepted(file: &Path, config: &Config, warnings: &[ConfigProblem]) -> String 
         count(config.pools.len(), "pool"),
         count(backends, "backend"),
     );
+    for PoolCheck { pool, check, probes } in checks {
+        let _ = match check {
+            Some(check) => writeln!(text, "pool {pool}: {check}; {}", count(*probes, "probe")),
+            None => writeln!(text, "pool {pool}: not checked"),
+        };
+    }
     text
 }
 

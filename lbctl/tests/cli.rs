@@ -209,6 +209,8 @@ fn validate_judges_a_file() {
     nothing.check("validate-missing", "validate nowhere.toml");
     nothing.check("validate-warnings", "validate warning.toml");
     nothing.check("validate-bad-key", "validate bad-key.toml");
+    nothing.check("validate-checks", "validate checks.toml");
+    nothing.check("validate-checks-json", "validate checks.toml -o json");
 
     let good = fs::File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/good.toml")).unwrap();
     let output = nothing.command("validate -").stdin(good).output().unwrap();
