@@ -7,8 +7,11 @@
 //! `GET /v1/backends` → list of [`BackendView`], `POST /v1/reload` → [`Reloaded`] or 422 with
 //! [`ConfigProblem`].
 
+mod health;
+
 use std::net::{IpAddr, SocketAddr};
 
+pub use health::{BackendHealth, Event, HealthState, TimeMs};
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{CounterValues, DropReason};
