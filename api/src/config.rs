@@ -66,7 +66,7 @@ pub const WEIGHT: RangeInclusive<u32> = 0..=1_000;
 /// Most source ranges of a service: enough for what a cloud publishes, and each costs the dataplane an entry.
 pub const SOURCE_RANGES_MAX: usize = 10_000;
 /// Most probes, over all pools: at the usual interval half as many per second, each with a socket of its own.
-pub const CHECKS_MAX: usize = 50_000;
+pub const PROBES_MAX: usize = 50_000;
 /// Interval of a check: more often a probe costs a backend more than a client; after an hour a check tells nothing.
 pub const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 /// Timeout of a check: from what a busy machine on the same segment needs to when clients have long given up.

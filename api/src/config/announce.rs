@@ -73,8 +73,8 @@ const ROUTES: AnnounceRoutes = AnnounceRoutes {
     require_backend: true,
     withdraw_delay: Duration::from_secs(1),
 };
-/// Not a number of the kernel or of a distribution.
-const TABLE: u32 = 4_200;
+/// As the protocol, and no number of the kernel. Beyond 252, `ip import-table` of FRR cannot reach.
+const TABLE: u32 = 83;
 /// The letter S, and in [`TAKEN`] nobody's.
 const PROTOCOL: u8 = 0x53;
 /// Numbers by which others know their routes (`linux/rtnetlink.h`, and `zebra/rt_netlink.h` of FRR). Daemons delete
@@ -106,7 +106,7 @@ pub fn read(root: &Table<'_>) -> Result<Announce, ConfigProblem> {
             L2,
             l2,
         )?,
-        routes: switched(&table, "routes", "true, or a table such as { table = 4200 }", ROUTES, routes)?,
+        routes: switched(&table, "routes", "true, or a table such as { table = 83 }", ROUTES, routes)?,
     })
 }
 

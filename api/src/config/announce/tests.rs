@@ -18,7 +18,7 @@ fn what_is_announced_is_read_as_written() {
     };
     let routes = |routes: AnnounceRoutes| Announce { l2: None, routes: Some(routes) };
     let usual = AnnounceRoutes {
-        table: 4_200,
+        table: 83,
         protocol: 83,
         require_backend: true,
         withdraw_delay: Duration::from_secs(1),
@@ -86,12 +86,12 @@ fn what_cannot_be_is_refused_with_what_to_write_instead() {
             "l2 = { priority = 1, preempt = \"no\" }",
             "l2.preempt: this is text; write true or false, without quotes",
         ),
-        ("routes = 4200", "routes: this is a whole number; write true, or a table such as { table = 4200 }"),
+        ("routes = 83", "routes: this is a whole number; write true, or a table such as { table = 83 }"),
         ("routes = { table = 0 }", "routes.table: 0 is out of range; write a number from 1 to 4294967295"),
         (
             "routes = { table = 254 }",
             "routes.table: 254 is the table `main`, by which this box routes its own packets; \
-            write another, such as 4200",
+            write another, such as 83",
         ),
         (
             "routes = { protocol = 12 }",

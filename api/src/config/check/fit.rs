@@ -2,7 +2,7 @@
 //! too many?
 
 use super::super::consistency::{PoolRead, Pools};
-use super::super::{CHECKS_MAX, Service};
+use super::super::{PROBES_MAX, Service};
 use super::read::CheckRead;
 use super::targets::{Places, by_pool};
 use super::{CheckKind, HttpCheck, Via};
@@ -27,7 +27,7 @@ pub fn hold(pools: &Pools<'_>, services: &[Service]) -> Result<Vec<ConfigProblem
             return Err(no_port(read, service, pool));
         }
         probes += pool.backends().map(|backend| places.count(&read.check, backend.mode)).sum::<usize>();
-        if probes > CHECKS_MAX {
+        if probes > PROBES_MAX {
             return Err(too_many(read, probes));
         }
         warnings.extend(other_protocol(read, &places));
@@ -54,7 +54,7 @@ fn too_many(CheckRead { check, place }: &CheckRead<'_>, probes: usize) -> Config
         Via::Direct => "with `port` there is only one per backend",
     };
     place.problem(format!(
-        "with this check there are {probes} probes (backends × VIPs × ports), and a box makes at most {CHECKS_MAX}; \
+        "with this check there are {probes} probes (backends × VIPs × ports), and a box makes at most {PROBES_MAX}; \
          {fewer}"
     ))
 }
@@ -65,7 +65,7 @@ fn other_protocol(CheckRead { check, place }: &CheckRead<'_>, places: &Places) -
     let (word, other, odd) = if tls.is_some() { ("https", "HTTP", 80) } else { ("http", "HTTPS", 443) };
     places.ports().any(|port| port == odd).then(|| {
         place.problem(format!(
-            "without `port` this {word} check goes to port {odd} of the services too, where servers speak {other}; \
+            "without `port` this {word} check goes to port {odd} of the services, where servers speak {other}; \
              add the port that answers it"
         ))
     })

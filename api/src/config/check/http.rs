@@ -1,6 +1,6 @@
 //! The keys of checks of types `http` and `https`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use super::super::document::Value;
@@ -57,18 +57,26 @@ fn path(value: &Value<'_>) -> Result<String, ConfigProblem> {
 
 /// A name or an address, either with a port or without: the value of the header `Host`.
 fn host(value: &Value<'_>) -> Result<String, ConfigProblem> {
-    named(value, &|b: u8| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b), "\"www.example.net\"")
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b);
+    let host = named(value, &allowed)?;
+    match host.parse::<Ipv6Addr>() {
+        Ok(address) => {
+            Err(value.problem(format!("an IPv6 address needs brackets here; write \"[{address}]\"")))
+        }
+        Err(_) => Ok(host),
+    }
 }
 
 fn server_name(value: &Value<'_>) -> Result<String, ConfigProblem> {
-    let text = value.string("\"www.example.net\"")?;
-    if text.parse::<IpAddr>().is_ok() {
-        return Ok(text.into());
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    match value.text().filter(|text| text.parse::<IpAddr>().is_ok()) {
+        Some(address) => Ok(address.into()),
+        None => named(value, &allowed),
     }
-    named(value, &|b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b), "\"www.example.net\"")
 }
 
-fn named(value: &Value<'_>, allowed: &dyn Fn(u8) -> bool, example: &str) -> Result<String, ConfigProblem> {
+fn named(value: &Value<'_>, allowed: &dyn Fn(u8) -> bool) -> Result<String, ConfigProblem> {
+    let example = "\"www.example.net\"";
     let text = value.string(example)?;
     if !text.is_empty() && text.len() <= HOST_MAX && text.bytes().all(allowed) {
         return Ok(text.into());

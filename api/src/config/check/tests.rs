@@ -278,6 +278,10 @@ const NOT_ASKED: &[(&str, &str)] = &[
         as \"www.example.net\"",
     ),
     (
+        r#"check = { type = "http", host = "2001:db8::1" }"#,
+        "check.host: an IPv6 address needs brackets here; write \"[2001:db8::1]\"",
+    ),
+    (
         r#"check = { type = "https", port = 443, server_name = "a:443" }"#,
         "check.server_name: `a:443` is not a host \
         name; write one such as \"www.example.net\"",
@@ -414,7 +418,7 @@ fn what_is_hardly_meant_is_warned_about() {
     ];
     assert_eq!(warnings(pool("on_down = \"keep\"\nslow_start = \"30s\"").unwrap()), expected);
     let other = |port: &str, check: &str| warnings(modes(["dr", "dr"], port, check).unwrap());
-    let expected = "f:7:9: pools.p.check: without `port` this http check goes to port 443 of the services too, where \
+    let expected = "f:7:9: pools.p.check: without `port` this http check goes to port 443 of the services, where \
                     servers speak HTTPS; add the port that answers it";
     assert_eq!(other("tcp/443", "\"http\""), [expected]);
     assert_eq!(other("tcp/80", "{ type = \"https\", verify = false }").len(), 1);
