@@ -4,6 +4,8 @@
 mod control;
 mod dataplane;
 mod fleet_key;
+#[expect(dead_code, unused_imports, reason = "wired with the next commit")]
+mod health;
 mod http;
 mod source;
 mod state;

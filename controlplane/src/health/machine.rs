@@ -1,0 +1,190 @@
+//! Whether one backend is up by one check: what a row of results means. Pure, without a clock.
+//!
+//! ```text
+//!                        first result: success
+//!            ┌─────────┐ ──────────────────────────────→ ┌────┐
+//!  start ──→ │ Unknown │                                 │ Up │
+//!            └─────────┘                                 └────┘
+//!                 │ first result: failure   `rise` successes ↑ │ `fall` failures
+//!                 │                              in a row,   │ │ in a row
+//!                 │                           more if damped │ ↓
+//!                 └────────────────────────────────────→ ┌──────┐
+//!                                                        │ Down │
+//!                                                        └──────┘
+//! ```
+//!
+//! The first result decides alone, so that a dead backend is known one probe after the start. Until then the
+//! backend counts as up unless whoever made the machine knows better: a box that starts must not refuse
+//! everything, and a wrong guess lasts one probe.
+//!
+//! **Damping.** Every change moves flows. A backend that goes down [`FLAPS`] times within [`FLAP_WINDOW`]
+//! needs twice the successes to come up again, twice that after the next time, and so on up to
+//! 2^[`DOUBLINGS_MAX`] times. Once it has stayed up for a whole window, everything is forgiven.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// What a backend that flaps is watched over, and how long it must stay up to be trusted again.
+pub const FLAP_WINDOW: Duration = Duration::from_secs(60);
+/// Times down within the window that are flapping: two may be a restart that went wrong at first.
+pub const FLAPS: usize = 3;
+/// Most doublings: with a rise of 2 and an interval of 2 s a mended backend waits 64 s at most, about as
+/// long as it is watched.
+pub const DOUBLINGS_MAX: u32 = 4;
+
+/// Whether a backend is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// Not asked yet.
+    Unknown,
+    /// It answers.
+    Up,
+    /// It does not.
+    Down,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// A backend came up or went down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Before.
+    pub from: Health,
+    /// From now on; never [`Health::Unknown`].
+    pub to: Health,
+    /// For a person: what the results were.
+    pub reason: String,
+    /// When the deciding result came.
+    pub at: Instant,
+}
+
+/// One backend by one check.
+#[derive(Debug)]
+pub struct Machine {
+    rise: u32,
+    fall: u32,
+    assumed_up: bool,
+    health: Health,
+    since: Instant,
+    /// Results in a row that say the opposite of `health`.
+    opposed: u32,
+    flapping: Flapping,
+}
+
+impl Machine {
+    /// Nothing known. Thresholds of 0 are taken as 1. `assumed_up` counts until the first result.
+    pub fn new(rise: u32, fall: u32, assumed_up: bool, now: Instant) -> Self {
+        Self {
+            rise: rise.max(1),
+            fall: fall.max(1),
+            assumed_up,
+            health: Health::Unknown,
+            since: now,
+            opposed: 0,
+            flapping: Flapping::default(),
+        }
+    }
+
+    /// Takes in a result; a failure comes with its reason.
+    pub fn observe(&mut self, result: Result<(), &str>, now: Instant) -> Option<Transition> {
+        let says = if result.is_ok() { Health::Up } else { Health::Down };
+        if says == self.health {
+            self.opposed = 0;
+            return None;
+        }
+        self.opposed = self.opposed.saturating_add(1);
+        if self.opposed < self.needed() {
+            return None;
+        }
+        let (from, results) = (self.health, self.opposed);
+        if from == Health::Up {
+            self.flapping.went_down(now.saturating_duration_since(self.since), now);
+        }
+        (self.health, self.since, self.opposed) = (says, now, 0);
+        Some(Transition { from, to: says, reason: self.reason(from, results, result), at: now })
+    }
+
+    /// As of the last result.
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// Since when; while it is unknown, since the start.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Whether to send it new flows.
+    pub fn usable(&self) -> bool {
+        match self.health {
+            Health::Unknown => self.assumed_up,
+            Health::Up => true,
+            Health::Down => false,
+        }
+    }
+
+    /// It flapped, and needs more than `rise` successes to come up.
+    pub fn damped(&self) -> bool {
+        self.flapping.doublings > 0
+    }
+
+    /// Results in a row that change what is known.
+    pub fn needed(&self) -> u32 {
+        match self.health {
+            Health::Unknown => 1,
+            Health::Up => self.fall,
+            Health::Down => self.rise.saturating_mul(1 << self.flapping.doublings),
+        }
+    }
+
+    /// Of a transition that has been made.
+    fn reason(&self, from: Health, results: u32, result: Result<(), &str>) -> String {
+        let checks = match (from, results) {
+            (Health::Unknown, _) => "the first check".to_owned(),
+            (_, 1) => "a check".to_owned(),
+            (_, many) => format!("{many} checks in a row"),
+        };
+        let Err(failure) = result else { return format!("{checks} succeeded") };
+        if !self.damped() {
+            return format!("{checks} failed: {failure}");
+        }
+        format!("{checks} failed: {failure}; it flaps, so that it takes {} successes now", self.needed())
+    }
+}
+
+/// How often a backend went down lately.
+#[derive(Debug, Default)]
+struct Flapping {
+    /// At most [`FLAPS`], the oldest first.
+    downs: VecDeque<Instant>,
+    doublings: u32,
+}
+
+impl Flapping {
+    fn went_down(&mut self, was_up_for: Duration, now: Instant) {
+        if was_up_for >= FLAP_WINDOW {
+            *self = Self::default();
+        }
+        self.downs.push_back(now);
+        self.downs.retain(|at| now.saturating_duration_since(*at) < FLAP_WINDOW);
+        while self.downs.len() > FLAPS {
+            self.downs.pop_front();
+        }
+        // Held down for longer and longer, it cannot go down often: what counts then is that it did again.
+        if self.doublings > 0 || self.downs.len() >= FLAPS {
+            self.doublings = (self.doublings + 1).min(DOUBLINGS_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Feeds `+` and `-`, a result every `interval`, and writes down the state after each: `?`, `U` or `D`.
+fn run(machine: &mut Machine, start: Instant, interval: Duration, results: &str) -> String {
+    let mut now = start;
+    let mut after = |result: char| {
+        now += interval;
+        machine.observe(if result == '+' { Ok(()) } else { Err("connection refused") }, now);
+        match machine.health() {
+            Health::Unknown => '?',
+            Health::Up => 'U',
+            Health::Down => 'D',
+        }
+    };
+    results.chars().map(&mut after).collect()
+}
+
+fn check(rise: u32, fall: u32, results: &str, states: &str) {
+    let start = Instant::now();
+    let mut machine = Machine::new(rise, fall, true, start);
+    assert_eq!(run(&mut machine, start, Duration::from_secs(2), results), states, "rise {rise}, fall {fall}");
+}
+
+#[test]
+fn thresholds() {
+    check(2, 3, "+++", "UUU");
+    check(2, 3, "-++", "DDU");
+    check(2, 3, "+---", "UUUD");
+    check(2, 3, "+--+--+---", "UUUUUUUUUD");
+    check(2, 3, "-+-+-++", "DDDDDDU");
+    check(1, 1, "+-+", "UDU");
+    check(0, 0, "-+-", "DUD");
+}
+
+#[test]
+fn until_the_first_result_the_assumption_counts() {
+    let now = Instant::now();
+    for assumed_up in [true, false] {
+        let mut machine = Machine::new(2, 3, assumed_up, now);
+        assert_eq!((machine.health(), machine.usable()), (Health::Unknown, assumed_up));
+        assert!(machine.observe(Ok(()), now).is_some());
+        assert!(machine.usable());
+    }
+}
+
+#[test]
+fn reasons_say_what_the_results_were() {
+    let now = Instant::now();
+    let mut machine = Machine::new(2, 3, true, now);
+    let results =
+        [Err("refused"), Ok(()), Ok(()), Err("no answer within 1 s"), Err("refused"), Err("refused")];
+    let told: Vec<_> = results.into_iter().filter_map(|result| machine.observe(result, now)).collect();
+    let reasons: Vec<&str> = told.iter().map(|transition| transition.reason.as_str()).collect();
+    assert_eq!(
+        reasons,
+        [
+            "the first check failed: refused",
+            "2 checks in a row succeeded",
+            "3 checks in a row failed: refused"
+        ]
+    );
+    assert_eq!((told[1].from, told[1].to, told[1].at), (Health::Down, Health::Up, now));
+}
+
+/// Successes that bring it up, after each of so many times down, one second apart.
+fn successes_needed(times: usize) -> Vec<u32> {
+    let mut now = Instant::now();
+    let mut machine = Machine::new(2, 1, true, now);
+    machine.observe(Ok(()), now);
+    let mut needed = Vec::new();
+    for _ in 0..times {
+        now += Duration::from_secs(1);
+        machine.observe(Err("refused"), now);
+        assert_eq!(machine.health(), Health::Down);
+        needed.push((1..).find(|_| machine.observe(Ok(()), now).is_some()).unwrap());
+    }
+    needed
+}
+
+#[test]
+fn a_backend_that_flaps_waits_longer_each_time_up_to_a_limit() {
+    assert_eq!(successes_needed(8), [2, 2, 4, 8, 16, 32, 32, 32]);
+}
+
+#[test]
+fn the_reason_tells_of_damping() {
+    let mut now = Instant::now();
+    let mut machine = Machine::new(1, 1, true, now);
+    machine.observe(Ok(()), now);
+    let mut told = Vec::new();
+    for _ in 0..FLAPS {
+        now += Duration::from_secs(5);
+        told.extend(machine.observe(Err("refused"), now));
+        machine.observe(Ok(()), now);
+    }
+    assert_eq!(
+        told.last().unwrap().reason,
+        "a check failed: refused; it flaps, so that it takes 2 successes now"
+    );
+    assert!(!told[1].reason.contains("flaps"), "{}", told[1].reason);
+}
+
+#[test]
+fn rare_failures_are_not_flapping_and_a_window_up_forgives() {
+    let mut now = Instant::now();
+    let mut machine = Machine::new(1, 1, true, now);
+    machine.observe(Ok(()), now);
+    for pause_s in [31; 10] {
+        now += Duration::from_secs(pause_s);
+        machine.observe(Err("refused"), now);
+        assert_eq!(machine.needed(), 1, "two in any window");
+        machine.observe(Ok(()), now);
+    }
+    for _ in 0..3 {
+        machine.observe(Err("refused"), now);
+        while machine.observe(Ok(()), now).is_none() {}
+    }
+    assert!(machine.damped());
+    now += FLAP_WINDOW;
+    machine.observe(Err("refused"), now);
+    assert!(!machine.damped());
+    assert_eq!(machine.needed(), 1);
+}
+
+proptest! {
+    #[test]
+    fn changes_come_after_rise_or_fall_results_in_a_row_and_alternate(
+        rise in 1u32..5,
+        fall in 1u32..5,
+        steps in proptest::collection::vec((any::<bool>(), 0u64..30), 1..200),
+    ) {
+        let mut now = Instant::now();
+        let mut machine = Machine::new(rise, fall, true, now);
+        let mut row = (false, 0u32);
+        let mut before = Health::Unknown;
+        for (index, (good, pause_s)) in steps.into_iter().enumerate() {
+            now += Duration::from_secs(pause_s);
+            row = if row.0 == good { (good, row.1 + 1) } else { (good, 1) };
+            let transition = machine.observe(if good { Ok(()) } else { Err("refused") }, now);
+            prop_assert_eq!(transition.is_some(), machine.health() != before);
+            if let Some(transition) = transition {
+                prop_assert_eq!((transition.from, transition.to), (before, machine.health()));
+                prop_assert_eq!((transition.at, machine.since()), (now, now));
+                prop_assert_eq!(transition.to, if good { Health::Up } else { Health::Down });
+                prop_assert!(transition.from != transition.to);
+                let least = if good { rise } else { fall };
+                prop_assert!(index == 0 || row.1 >= least, "too early");
+            } else {
+                prop_assert!(index > 0, "the first result decides");
+                prop_assert!(machine.health() != Health::Up || good || row.1 < fall, "late to go down");
+                let most = rise << DOUBLINGS_MAX;
+                prop_assert!(machine.health() != Health::Down || !good || row.1 < most, "never comes up");
+            }
+            before = machine.health();
+        }
+    }
+}
