@@ -61,19 +61,21 @@ impl Prober {
         Self { connectors: Connectors::of_this_box() }
     }
 
-    /// Asks what `check` asks. Returns how long the answer took.
-    pub async fn probe(&self, check: &Check, target: &Target) -> Result<Duration, Failure> {
+    /// Asks what `check` asks. Returns how long the answer took; `None` is a silence that is a success.
+    pub async fn probe(&self, check: &Check, target: &Target) -> Result<Option<Duration>, Failure> {
         let within = Within::starting_now(check.timeout);
         let started = Instant::now();
-        match &check.kind {
-            CheckKind::Tcp { .. } => tcp::connect(target, within).await.map(drop)?,
-            CheckKind::Http(request) => http::ask(request, target, &self.connectors, within).await?,
-            CheckKind::Udp { payload, answer, .. } => {
-                udp::ask(payload, answer.as_deref(), target, within).await?;
+        let answered = match &check.kind {
+            CheckKind::Tcp { .. } => tcp::connect(target, within).await.map(|_| true)?,
+            CheckKind::Http(request) => {
+                http::ask(request, target, &self.connectors, within).await.map(|()| true)?
             }
-            CheckKind::Icmp => icmp::ask(target, within).await?,
-        }
-        Ok(started.elapsed())
+            CheckKind::Udp { payload, answer, .. } => {
+                udp::ask(payload, answer.as_deref(), target, within).await?
+            }
+            CheckKind::Icmp => icmp::ask(target, within).await.map(|()| true)?,
+        };
+        Ok(answered.then(|| started.elapsed()))
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Runner {
 struct Finished {
     start: Start,
     started: Instant,
-    result: Result<Duration, Failure>,
+    result: Result<Option<Duration>, Failure>,
 }
 
 impl Runner {

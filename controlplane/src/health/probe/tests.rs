@@ -33,7 +33,7 @@ async fn ask(kind: CheckKind, address: SocketAddr, timeout: Duration) -> Result<
     let prober = Prober { connectors: Connectors::new(web::no_roots()) };
     match prober.probe(&check(kind, timeout), &target(address)).await {
         Ok(latency) => {
-            assert!(latency <= timeout, "{latency:?}");
+            assert!(latency.is_none_or(|latency| latency < timeout), "{latency:?}");
             Ok(())
         }
         Err(Failure { reason, fault }) => {
@@ -130,7 +130,7 @@ async fn udp_answers_are_compared_by_their_beginning() {
 async fn udp_silence_is_a_failure_only_where_an_answer_is_expected() {
     let server = UdpSocket::bind(LOOPBACK).await.unwrap();
     let address = server.local_addr().unwrap();
-    assert_eq!(ask(udp(None), address, SHORT).await.map_err(|_| ()), Ok(()));
+    assert_eq!(ask(udp(None), address, SHORT).await, Ok(()));
     assert_eq!(ask(udp(Some(b"pong")), address, SHORT).await, Err("no answer within 50 ms".into()));
 }
 

@@ -115,6 +115,7 @@ fn certificate(problem: &CertificateError, name: &str) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("certificate not valid for the name `{name}`")
         }
+        CertificateError::BadSignature => "certificate not signed by the authority it names".into(),
         CertificateError::UnknownIssuer => {
             "certificate issued by an authority this box does not trust".into()
         }

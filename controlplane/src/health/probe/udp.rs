@@ -11,21 +11,22 @@ use super::{Target, socket};
 /// Longest answer looked at: more than any expected beginning has.
 const ANSWER_MAX: usize = 2_048;
 
-/// Sends `payload` and waits for what starts with `answer`. Other datagrams are passed over.
+/// Sends `payload` and waits for what starts with `answer`. Other datagrams are passed over. Returns whether
+/// an answer came; where none is expected, none is a success.
 pub async fn ask(
     payload: &[u8],
     answer: Option<&[u8]>,
     target: &Target,
     within: Within,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let socket = open(target)?;
     // Connected, so that an ICMP error is reported and nobody else's datagrams are.
     socket.connect(target.address).await.map_err(|error| Failure::io(&error))?;
     socket.send(payload).await.map_err(|error| Failure::io(&error))?;
     let mut other = false;
     match within.limit(expect(&socket, answer, &mut other)).await {
-        Some(result) => result,
-        None if answer.is_none() => Ok(()),
+        Some(result) => result.map(|()| true),
+        None if answer.is_none() => Ok(false),
         None if other => Err(Failure::backend("the answer is not the expected one")),
         None => Err(within.over("no answer")),
     }

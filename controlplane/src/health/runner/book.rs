@@ -43,7 +43,7 @@ pub struct Status {
     pub since: Instant,
     /// It flapped, and needs more successes than usual to come up.
     pub damped: bool,
-    /// How long the last success took.
+    /// How long the last success took; `None` before the first, and after a silence that is one.
     pub last_latency: Option<Duration>,
     /// When and why a probe last failed, be it the backend's fault or this box's.
     pub last_failure: Option<(Instant, String)>,
@@ -182,7 +182,7 @@ impl Book {
         &mut self,
         start: &Start,
         started: Instant,
-        result: &Result<Duration, Failure>,
+        result: &Result<Option<Duration>, Failure>,
         now: Instant,
     ) -> Outcome {
         self.schedule.finished(start.id);
@@ -285,11 +285,11 @@ impl Entry {
         }
     }
 
-    fn observe(&mut self, result: &Result<Duration, Failure>, now: Instant) -> Option<Transition> {
+    fn observe(&mut self, result: &Result<Option<Duration>, Failure>, now: Instant) -> Option<Transition> {
         match result {
             Ok(latency) => {
                 self.successes += 1;
-                self.last_latency = Some(*latency);
+                self.last_latency = *latency;
                 self.machine.observe(Ok(()), now)
             }
             Err(failure) => {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use shunt_api::config::{HttpCheck, Tls};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -47,7 +47,8 @@ fn https(verify: bool, server_name: Option<&str>) -> HttpCheck {
 
 /// Asks as a box that trusts the certificate if `trusted`, and another one anyway.
 async fn ask(server: &Server, trusted: bool, check: HttpCheck) -> Result<(), Failure> {
-    let other = CertificateParams::new(vec!["other.example".into()]).unwrap();
+    let mut other = CertificateParams::new(vec!["other.example".into()]).unwrap();
+    other.distinguished_name.push(DnType::CommonName, "another authority");
     let mut roots = RootCertStore::empty();
     roots.add(other.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()).unwrap();
     if trusted {

@@ -21,12 +21,12 @@ fn watch(backend: u8, interval_ms: u64) -> Watch {
     Watch { subject, bind: SourceAndMark::default(), pad_to: 0, assume_up: true }
 }
 
-fn refused() -> Result<Duration, Failure> {
+fn refused() -> Result<Option<Duration>, Failure> {
     Err(Failure::backend("connection refused"))
 }
 
 /// Lets the next check that is due end with `result`, at once.
-fn probe(book: &mut Book, result: &Result<Duration, Failure>) -> Outcome {
+fn probe(book: &mut Book, result: &Result<Option<Duration>, Failure>) -> Outcome {
     let now = book.next_deadline().unwrap();
     let due = book.due(now);
     assert_eq!(due.len(), 1, "one at a time");
@@ -38,7 +38,7 @@ fn a_backend_comes_up_and_goes_down_with_an_event_each() {
     let mut book = Book::new(1);
     book.set(vec![watch(1, 100)], Instant::now());
     assert_eq!((book.statuses()[0].health, book.statuses()[0].usable), (Health::Unknown, true));
-    let up = probe(&mut book, &Ok(LATENCY)).event.unwrap();
+    let up = probe(&mut book, &Ok(Some(LATENCY))).event.unwrap();
     assert_eq!((up.watch.subject.backend, up.transition.to), (IpAddr::from([10, 0, 1, 1]), Health::Up));
     assert!(probe(&mut book, &refused()).event.is_none());
     assert!(probe(&mut book, &refused()).event.is_none());
@@ -56,7 +56,7 @@ fn equal_subjects_are_one_check_and_keep_their_state() {
     let mut book = Book::new(1);
     book.set(vec![watch(1, 100), watch(1, 100)], now);
     assert_eq!(book.figures().checks, 1);
-    probe(&mut book, &Ok(LATENCY));
+    probe(&mut book, &Ok(Some(LATENCY)));
     let deadline = book.next_deadline();
     book.set(vec![watch(1, 100)], now);
     assert_eq!((book.statuses()[0].successes, book.next_deadline()), (1, deadline));
@@ -133,7 +133,7 @@ fn lateness_is_a_share_of_the_interval() {
         let now = book.next_deadline().unwrap();
         let start = book.due(now).remove(0);
         let started = now + Duration::from_millis(late_ms);
-        book.record(&start, started, &Ok(LATENCY), started);
+        book.record(&start, started, &Ok(Some(LATENCY)), started);
     }
     let figures = book.figures();
     let quantiles = [0.25, 0.5, 0.75, 1.0].map(|quantile| figures.lateness(quantile));
