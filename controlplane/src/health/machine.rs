@@ -7,7 +7,7 @@
 //!            └─────────┘                                 └────┘
 //!                 │ first result: failure   `rise` successes ↑ │ `fall` failures
 //!                 │                              in a row,   │ │ in a row
-//!                 │                           more if damped │ ↓
+//!                 │                  for longer if damped    │ ↓
 //!                 └────────────────────────────────────→ ┌──────┐
 //!                                                        │ Down │
 //!                                                        └──────┘
@@ -18,8 +18,9 @@
 //! everything, and a wrong guess lasts one probe.
 //!
 //! **Damping.** Every change moves flows. A backend that goes down [`FLAPS`] times within [`FLAP_WINDOW`]
-//! needs twice the successes to come up again, twice that after the next time, and so on up to
-//! 2^[`DOUBLINGS_MAX`] times. Once it has stayed up for a whole window, everything is forgiven.
+//! must answer every check for [`HOLD_MIN`] to come up again, for twice as long after the next time, and so on
+//! up to [`HOLD_MAX`]. Once it has stayed up for a whole window, everything is forgiven. The hold is a time
+//! and not a count of checks, so that checks ten times a second move flows no more often than slow ones.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -29,9 +30,10 @@ use std::time::{Duration, Instant};
 pub const FLAP_WINDOW: Duration = Duration::from_secs(60);
 /// Times down within the window that are flapping: two may be a restart that went wrong at first.
 pub const FLAPS: usize = 3;
-/// Most doublings: with a rise of 2 and an interval of 2 s a mended backend waits 64 s at most, about as
-/// long as it is watched.
-pub const DOUBLINGS_MAX: u32 = 4;
+/// Shortest hold: longer than two checks of the default interval take, which is what it comes on top of.
+pub const HOLD_MIN: Duration = Duration::from_secs(5);
+/// Longest hold: what a backend that is mended for good waits at most.
+pub const HOLD_MAX: Duration = Duration::from_secs(60);
 
 /// Whether a backend is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +79,8 @@ pub struct Machine {
     since: Instant,
     /// Results in a row that say the opposite of `health`.
     opposed: u32,
+    /// When the first of these came.
+    opposed_since: Instant,
     flapping: Flapping,
 }
 
@@ -90,6 +94,7 @@ impl Machine {
             health: Health::Unknown,
             since: now,
             opposed: 0,
+            opposed_since: now,
             flapping: Flapping::default(),
         }
     }
@@ -101,8 +106,11 @@ impl Machine {
             self.opposed = 0;
             return None;
         }
+        if self.opposed == 0 {
+            self.opposed_since = now;
+        }
         self.opposed = self.opposed.saturating_add(1);
-        if self.opposed < self.needed() {
+        if !self.convinced(now) {
             return None;
         }
         let (from, results) = (self.health, self.opposed);
@@ -132,17 +140,20 @@ impl Machine {
         }
     }
 
-    /// It flapped, and needs more than `rise` successes to come up.
-    pub fn damped(&self) -> bool {
-        self.flapping.doublings > 0
+    /// How long it must answer every check to come up; 0 unless it flaps.
+    pub fn hold(&self) -> Duration {
+        self.flapping.hold
     }
 
-    /// Results in a row that change what is known.
-    pub fn needed(&self) -> u32 {
+    /// The results that oppose what is known suffice to change it.
+    fn convinced(&self, now: Instant) -> bool {
         match self.health {
-            Health::Unknown => 1,
-            Health::Up => self.fall,
-            Health::Down => self.rise.saturating_mul(1 << self.flapping.doublings),
+            Health::Unknown => true,
+            Health::Up => self.opposed >= self.fall,
+            Health::Down => {
+                let lasted = now.saturating_duration_since(self.opposed_since);
+                self.opposed >= self.rise && lasted >= self.hold()
+            }
         }
     }
 
@@ -154,10 +165,12 @@ impl Machine {
             (_, many) => format!("{many} checks in a row"),
         };
         let Err(failure) = result else { return format!("{checks} succeeded") };
-        if !self.damped() {
-            return format!("{checks} failed: {failure}");
+        match self.hold().as_secs() {
+            0 => format!("{checks} failed: {failure}"),
+            hold_s => {
+                format!("{checks} failed: {failure}; it flaps, so that it must answer for {hold_s} s now")
+            }
         }
-        format!("{checks} failed: {failure}; it flaps, so that it takes {} successes now", self.needed())
     }
 }
 
@@ -166,7 +179,7 @@ impl Machine {
 struct Flapping {
     /// At most [`FLAPS`], the oldest first.
     downs: VecDeque<Instant>,
-    doublings: u32,
+    hold: Duration,
 }
 
 impl Flapping {
@@ -180,8 +193,8 @@ impl Flapping {
             self.downs.pop_front();
         }
         // Held down for longer and longer, it cannot go down often: what counts then is that it did again.
-        if self.doublings > 0 || self.downs.len() >= FLAPS {
-            self.doublings = (self.doublings + 1).min(DOUBLINGS_MAX);
+        if !self.hold.is_zero() || self.downs.len() >= FLAPS {
+            self.hold = (self.hold * 2).clamp(HOLD_MIN, HOLD_MAX);
         }
     }
 }

@@ -64,24 +64,49 @@ fn reasons_say_what_the_results_were() {
     assert_eq!((told[1].from, told[1].to, told[1].at), (Health::Down, Health::Up, now));
 }
 
-/// Successes that bring it up, after each of so many times down, one second apart.
-fn successes_needed(times: usize) -> Vec<u32> {
-    let mut now = Instant::now();
-    let mut machine = Machine::new(2, 1, true, now);
-    machine.observe(Ok(()), now);
-    let mut needed = Vec::new();
-    for _ in 0..times {
-        now += Duration::from_secs(1);
-        machine.observe(Err("refused"), now);
-        assert_eq!(machine.health(), Health::Down);
-        needed.push((1..).find(|_| machine.observe(Ok(()), now).is_some()).unwrap());
-    }
-    needed
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Successes, one a second, until it is up.
+fn successes_until_up(machine: &mut Machine, now: &mut Instant) -> u32 {
+    let succeed = |_: &u32| {
+        *now += SECOND;
+        machine.observe(Ok(()), *now).is_some()
+    };
+    (1..).find(succeed).unwrap()
 }
 
 #[test]
 fn a_backend_that_flaps_waits_longer_each_time_up_to_a_limit() {
-    assert_eq!(successes_needed(8), [2, 2, 4, 8, 16, 32, 32, 32]);
+    let mut now = Instant::now();
+    let mut machine = Machine::new(2, 1, true, now);
+    machine.observe(Ok(()), now);
+    let needed = [(); 8].map(|()| {
+        now += SECOND;
+        assert!(machine.observe(Err("refused"), now).is_some());
+        successes_until_up(&mut machine, &mut now)
+    });
+    assert_eq!(needed, [2, 2, 6, 11, 21, 41, 61, 61]);
+}
+
+#[test]
+fn a_failure_in_between_begins_the_hold_anew() {
+    let mut now = Instant::now();
+    let mut machine = Machine::new(2, 1, true, now);
+    machine.observe(Ok(()), now);
+    for _ in 0..FLAPS {
+        now += SECOND;
+        machine.observe(Err("refused"), now);
+        if machine.hold().is_zero() {
+            successes_until_up(&mut machine, &mut now);
+        }
+    }
+    for _ in 0..100 {
+        now += SECOND * 4;
+        assert!(machine.observe(Ok(()), now).is_none());
+        assert!(machine.observe(Ok(()), now + SECOND * 3).is_none());
+        assert!(machine.observe(Err("refused"), now + SECOND * 4).is_none());
+    }
+    assert_eq!((machine.health(), machine.hold()), (Health::Down, HOLD_MIN));
 }
 
 #[test]
@@ -97,7 +122,7 @@ fn the_reason_tells_of_damping() {
     }
     assert_eq!(
         told.last().unwrap().reason,
-        "a check failed: refused; it flaps, so that it takes 2 successes now"
+        "a check failed: refused; it flaps, so that it must answer for 5 s now"
     );
     assert!(!told[1].reason.contains("flaps"), "{}", told[1].reason);
 }
@@ -110,18 +135,17 @@ fn rare_failures_are_not_flapping_and_a_window_up_forgives() {
     for pause_s in [31; 10] {
         now += Duration::from_secs(pause_s);
         machine.observe(Err("refused"), now);
-        assert_eq!(machine.needed(), 1, "two in any window");
+        assert_eq!(machine.hold(), Duration::ZERO, "two in any window");
         machine.observe(Ok(()), now);
     }
     for _ in 0..3 {
         machine.observe(Err("refused"), now);
-        while machine.observe(Ok(()), now).is_none() {}
+        successes_until_up(&mut machine, &mut now);
     }
-    assert!(machine.damped());
+    assert!(!machine.hold().is_zero());
     now += FLAP_WINDOW;
     machine.observe(Err("refused"), now);
-    assert!(!machine.damped());
-    assert_eq!(machine.needed(), 1);
+    assert_eq!(machine.hold(), Duration::ZERO);
 }
 
 proptest! {
@@ -133,11 +157,11 @@ proptest! {
     ) {
         let mut now = Instant::now();
         let mut machine = Machine::new(rise, fall, true, now);
-        let mut row = (false, 0u32);
+        let mut row = (false, 0u32, now);
         let mut before = Health::Unknown;
         for (index, (good, pause_s)) in steps.into_iter().enumerate() {
             now += Duration::from_secs(pause_s);
-            row = if row.0 == good { (good, row.1 + 1) } else { (good, 1) };
+            row = if row.0 == good { (good, row.1 + 1, row.2) } else { (good, 1, now) };
             let transition = machine.observe(if good { Ok(()) } else { Err("refused") }, now);
             prop_assert_eq!(transition.is_some(), machine.health() != before);
             if let Some(transition) = transition {
@@ -150,8 +174,8 @@ proptest! {
             } else {
                 prop_assert!(index > 0, "the first result decides");
                 prop_assert!(machine.health() != Health::Up || good || row.1 < fall, "late to go down");
-                let most = rise << DOUBLINGS_MAX;
-                prop_assert!(machine.health() != Health::Down || !good || row.1 < most, "never comes up");
+                let long_enough = row.1 >= rise && now - row.2 >= HOLD_MAX;
+                prop_assert!(machine.health() != Health::Down || !good || !long_enough, "never comes up");
             }
             before = machine.health();
         }

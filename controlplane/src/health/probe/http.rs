@@ -155,13 +155,21 @@ fn contains(bytes: &[u8], text: &[u8]) -> bool {
 
 /// What ended the conversation.
 fn broken(error: &hyper::Error) -> Failure {
-    if let Some(error) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        return Failure::io(error);
+    let cause = error.source();
+    if let Some(cause) = cause.and_then(|cause| cause.downcast_ref::<io::Error>()) {
+        return Failure::io(cause);
+    }
+    if let Some(cause) = cause.and_then(|cause| cause.downcast_ref::<hyper::Error>()) {
+        return broken(cause);
     }
     if error.is_parse() {
         return Failure::backend("the answer is not HTTP/1.1");
     }
-    Failure::backend("the connection was closed before the answer was complete")
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        return Failure::backend("the connection was closed before the answer was complete");
+    }
+    // Such as a server that speaks before it is asked.
+    Failure::backend(format!("no HTTP answer: {error}"))
 }
 
 #[cfg(test)]

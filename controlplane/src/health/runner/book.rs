@@ -41,8 +41,8 @@ pub struct Status {
     pub usable: bool,
     /// Since when.
     pub since: Instant,
-    /// It flapped, and needs more successes than usual to come up.
-    pub damped: bool,
+    /// How long it must answer every check to come up; 0 unless it flaps.
+    pub hold: Duration,
     /// How long the last success took; `None` before the first, and after a silence that is one.
     pub last_latency: Option<Duration>,
     /// When and why a probe last failed, be it the backend's fault or this box's.
@@ -306,7 +306,7 @@ impl Entry {
             health: self.machine.health(),
             usable: self.machine.usable(),
             since: self.machine.since(),
-            damped: self.machine.damped(),
+            hold: self.machine.hold(),
             last_latency: self.last_latency,
             last_failure: self.last_failure.clone(),
             successes: self.successes,

@@ -92,19 +92,42 @@ async fn what_is_no_answer() {
     let address = silent.local_addr().unwrap();
     let result = ask(CheckKind::Http(http()), address, SHORT).await;
     assert_eq!(result, Err("no answer within 50 ms".into()));
-    let text = HttpCheck { text: Some("ok".into()), ..http() };
-    let slow = TcpListener::bind(LOOPBACK).await.unwrap();
-    let address = slow.local_addr().unwrap();
-    let (result, _stream) = tokio::join!(ask(CheckKind::Http(text), address, SHORT * 10), async {
-        let (mut stream, _) = slow.accept().await.unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nall").await.unwrap();
-        stream
-    });
-    assert_eq!(result, Err("no complete answer within 500 ms".into()));
     assert_eq!(ask_http(http(), "SSH-2.0-OpenSSH\r\n\r\n").await, Err("the answer is not HTTP/1.1".into()));
     let closed = "the connection was closed before the answer was complete";
     assert_eq!(ask_http(http(), "").await, Err(closed.into()));
     assert_eq!(ask_http(http(), "HTTP/1.1 20").await, Err(closed.into()));
+}
+
+/// What becomes of a request to a server that sends `first` at once, `then` once it is asked, and stays.
+async fn ask_slow(check: HttpCheck, first: &str, then: &str) -> Result<(), String> {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (result, _stream) = tokio::join!(ask(CheckKind::Http(check), address, SHORT * 10), async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(first.as_bytes()).await.unwrap();
+        if !then.is_empty() {
+            assert!(stream.read(&mut [0; 1_024]).await.unwrap() > 0);
+            stream.write_all(then.as_bytes()).await.unwrap();
+        }
+        stream
+    });
+    result
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_end() {
+    let text = || HttpCheck { text: Some("all ok".into()), ..http() };
+    let part = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nall";
+    assert_eq!(ask_slow(text(), "", part).await, Err("no complete answer within 500 ms".into()));
+    assert_eq!(ask_slow(http(), "", part).await, Ok(()), "nobody asked for the text");
+    let head = "HTTP/1.1 200 OK\r\nContent-";
+    assert_eq!(ask_slow(http(), "", head).await, Err("no answer within 500 ms".into()));
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_speaks_no_http() {
+    let reason = ask_slow(http(), "220 mail.example ESMTP\r\n", "").await.unwrap_err();
+    assert!(reason.contains("HTTP"), "{reason}");
 }
 
 /// The request that arrives.
