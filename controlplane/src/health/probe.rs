@@ -80,4 +80,4 @@ impl Prober {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

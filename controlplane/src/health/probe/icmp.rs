@@ -21,6 +21,10 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Sends a request and waits for its reply.
 pub async fn ask(target: &Target, within: Within) -> Result<(), Failure> {
     let (socket, raw) = open(target)?;
+    exchange(socket, raw, target, within).await
+}
+
+async fn exchange(socket: Socket, raw: bool, target: &Target, within: Within) -> Result<(), Failure> {
     // Connected, so that the kernel passes over what other hosts send.
     let address = SocketAddr::new(target.address.ip(), 0);
     socket.connect(&address.into()).map_err(|error| Failure::io(&error))?;
@@ -117,6 +121,9 @@ fn checksum(packet: &[u8]) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::SourceAndMark;
     use super::*;
 
     fn echo(address: &str) -> Echo {
@@ -135,6 +142,27 @@ mod tests {
         whole[0] = 0x40 | (header / 4) as u8;
         whole.extend(packet);
         whole
+    }
+
+    /// Asks the loopback address over a socket of this kind; `None` if this system does not permit it.
+    async fn ask_over(kind: Type, address: &str) -> Option<Result<(), Failure>> {
+        let address = SocketAddr::new(address.parse().unwrap(), 0);
+        let target = Target { address, bind: SourceAndMark::default(), pad_to: 1_480 };
+        let protocol = if address.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
+        let socket = socket::open(&target, kind, protocol).ok()?;
+        let within = Within::starting_now(Duration::from_secs(5));
+        Some(exchange(socket, kind == Type::RAW, &target, within).await)
+    }
+
+    #[tokio::test]
+    async fn both_kinds_of_socket_serve() {
+        for address in ["127.0.0.1", "::1"] {
+            assert_eq!(ask_over(Type::RAW, address).await, Some(Ok(())), "{address}; run as root");
+            match ask_over(Type::DGRAM, address).await {
+                Some(result) => assert_eq!(result, Ok(()), "{address}"),
+                None => println!("SKIPPED: ping socket to {address}: net.ipv4.ping_group_range forbids it"),
+            }
+        }
     }
 
     #[test]

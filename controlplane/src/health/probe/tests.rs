@@ -1,7 +1,7 @@
 //! Probes against real listeners on the loopback addresses. What a listener does is spawned and ends with
 //! the test's runtime.
 
-mod https;
+pub mod https;
 mod web;
 
 use std::net::Ipv4Addr;

@@ -10,12 +10,17 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 use super::*;
 
 /// A certificate that signs itself, and a server that shows it.
-struct Server {
-    address: SocketAddr,
+pub struct Server {
+    pub address: SocketAddr,
     certificate: CertificateDer<'static>,
 }
 
 async fn serve(names: &[&str], change: impl Fn(&mut CertificateParams)) -> Server {
+    serve_on("127.0.0.1:0", names, change).await
+}
+
+/// Serves several clients at a time.
+pub async fn serve_on(address: &str, names: &[&str], change: impl Fn(&mut CertificateParams)) -> Server {
     let key = KeyPair::generate().unwrap();
     let mut params =
         CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
@@ -28,14 +33,17 @@ async fn serve(names: &[&str], change: impl Fn(&mut CertificateParams)) -> Serve
         .with_single_cert(vec![certificate.clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // A client that does not like the certificate goes away.
-            if let Ok(stream) = acceptor.accept(stream).await {
-                web::answer(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-            }
+            let accepting = acceptor.accept(stream);
+            tokio::spawn(async {
+                // A client that does not like the certificate goes away.
+                if let Ok(stream) = accepting.await {
+                    web::answer(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+                }
+            });
         }
     });
     Server { address, certificate }

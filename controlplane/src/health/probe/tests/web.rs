@@ -125,6 +125,16 @@ async fn an_answer_that_does_not_end() {
 }
 
 #[tokio::test]
+async fn a_probe_that_is_given_up_ends_its_connection() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let probing = ask(CheckKind::Http(http()), listener.local_addr().unwrap(), PATIENCE);
+    assert!(tokio::time::timeout(SHORT, probing).await.is_err());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
 async fn a_server_that_speaks_first_speaks_no_http() {
     let reason = ask_slow(http(), "220 mail.example ESMTP\r\n", "").await.unwrap_err();
     assert!(reason.contains("HTTP"), "{reason}");
