@@ -70,7 +70,8 @@ impl Runner {
         self.book().figures()
     }
 
-    /// Runs for ever. Dropping the future ends every probe.
+    /// Runs for ever. Dropping the future ends every probe, and with them the checks that were under way: it
+    /// is not to be awaited a second time.
     pub async fn run(&self) {
         let mut probes = JoinSet::new();
         loop {

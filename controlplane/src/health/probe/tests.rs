@@ -43,6 +43,23 @@ async fn ask(kind: CheckKind, address: SocketAddr, timeout: Duration) -> Result<
     }
 }
 
+/// Somebody who listens and answers no first packet, and what it takes to be so.
+pub fn deaf_listener(address: &str) -> (SocketAddr, Vec<Socket>) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&address.parse::<SocketAddr>().unwrap().into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    // Nobody accepts: once the queue is full, the kernel drops what asks to join it.
+    let fill = |_| {
+        let client = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
+        let _ = client.connect(&address.into());
+        client
+    };
+    let mut sockets: Vec<_> = (0..4).map(fill).collect();
+    sockets.push(listener);
+    (address, sockets)
+}
+
 const TCP: CheckKind = CheckKind::Tcp { port: None };
 
 #[tokio::test]
@@ -65,17 +82,7 @@ async fn tcp_ends_with_a_reset_so_that_nothing_lingers() {
 
 #[tokio::test]
 async fn tcp_without_an_answer_to_the_first_packet() {
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    listener.bind(&LOOPBACK.into()).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.local_addr().unwrap().as_socket().unwrap();
-    // Nobody accepts: once the queue is full, the kernel drops what asks to join it.
-    let fill = |_| {
-        let client = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
-        let _ = client.connect(&address.into());
-        client
-    };
-    let _queued: Vec<_> = (0..4).map(fill).collect();
+    let (address, _queued) = deaf_listener("127.0.0.1:0");
     assert_eq!(ask(TCP, address, SHORT).await, Err("no connection within 50 ms".into()));
 }
 
