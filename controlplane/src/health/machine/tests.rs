@@ -89,6 +89,21 @@ fn a_backend_that_flaps_waits_longer_each_time_up_to_a_limit() {
 }
 
 #[test]
+fn a_backend_that_flaps_all_the_time_is_soon_left_down() {
+    let mut now = Instant::now();
+    let mut machine = Machine::new(2, 3, true, now);
+    let mut told = Vec::new();
+    // Half a second up, half a second down, for a minute, asked ten times a second.
+    for tenth in 0..600 {
+        now += Duration::from_millis(100);
+        let result = if tenth % 10 < 5 { Ok(()) } else { Err("refused") };
+        told.extend(machine.observe(result, now));
+    }
+    let states: Vec<Health> = told.iter().map(|transition| transition.to).collect();
+    assert_eq!(states, [Health::Up, Health::Down].repeat(FLAPS));
+}
+
+#[test]
 fn a_failure_in_between_begins_the_hold_anew() {
     let mut now = Instant::now();
     let mut machine = Machine::new(2, 1, true, now);
