@@ -5,6 +5,7 @@ mod load;
 use std::net::SocketAddr;
 
 use shunt_api::config::{Check, CheckKind, Via};
+use shunt_api::snapshot::Mode;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 fn watch(destination: SocketAddr, kind: CheckKind, interval: Duration) -> Watch {
     let check = Check { kind, interval, timeout: PATIENCE, rise: 2, fall: 3, via: Via::Direct };
-    let subject = Subject { backend: destination.ip(), destination, check };
+    let subject = Subject { backend: destination.ip(), mode: Mode::Dr, destination, check: Arc::new(check) };
     Watch { subject, bind: SourceAndMark::default(), pad_to: 0, assume_up: true }
 }
 

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use shunt_api::config::{Check, CheckKind, Via};
+use shunt_api::snapshot::Mode;
 
 use super::*;
 use crate::health::probe::SourceAndMark;
@@ -17,7 +18,12 @@ fn watch(backend: u8, interval_ms: u64) -> Watch {
         via: Via::Direct,
     };
     let backend = IpAddr::from([10, 0, 1, backend]);
-    let subject = Subject { backend, destination: SocketAddr::new(backend, 80), check };
+    let subject = Subject {
+        backend,
+        mode: Mode::Dr,
+        destination: SocketAddr::new(backend, 80),
+        check: Arc::new(check),
+    };
     Watch { subject, bind: SourceAndMark::default(), pad_to: 0, assume_up: true }
 }
 

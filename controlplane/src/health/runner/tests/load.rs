@@ -42,7 +42,7 @@ async fn measure(name: &str, count: u32, port: u16, kind: CheckKind, expected: H
     let address = |i: u32| IpAddr::from(Ipv4Addr::from_bits(0x7f01_0000 + i));
     let watches = (0..count).map(|i| {
         let mut watch = watch(SocketAddr::new(address(i), port), kind.clone(), INTERVAL);
-        watch.subject.check.timeout = Duration::from_secs(1);
+        Arc::make_mut(&mut watch.subject.check).timeout = Duration::from_secs(1);
         watch
     });
     let (runner, mut events) = Runner::new(Prober::new(), 1);
