@@ -4,7 +4,7 @@
 use crate::config::{self, Config};
 use crate::snapshot::{Backend, FleetKey, Pool, Service, Snapshot};
 
-/// The snapshot of a configuration, with generation 0: the control plane numbers it.
+/// The snapshot of a configuration, with generation 0 and without ways for probes: the control plane numbers both.
 pub fn compile(config: &Config, fleet_key: FleetKey) -> Snapshot {
     Snapshot {
         generation: 0,
@@ -18,6 +18,7 @@ pub fn compile(config: &Config, fleet_key: FleetKey) -> Snapshot {
         reply_rate: config.reply_rate,
         pools: config.pools.iter().map(pool).collect(),
         services: config.services.iter().map(service).collect(),
+        probes: Vec::new(),
     }
 }
 

@@ -36,7 +36,28 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// What clients can reach.
     pub services: Vec<Service>,
+    /// Ways that health checks take through the dataplane's path; may name backends that no pool has.
+    #[serde(default)]
+    pub probes: Vec<ProbeWay>,
 }
+
+/// Packets of the box itself that carry this mark are delivered to this backend as packets of clients would be,
+/// whatever address they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeWay {
+    /// Added to [`PROBE_MARK`]; at most 65,535. Unique in a snapshot, and means the same backend and mode in every
+    /// snapshot of one control plane.
+    pub number: u16,
+    /// The backend.
+    pub address: IpAddr,
+    /// `dr` or `ipip`: packets in mode `nat` need no way of their own.
+    pub mode: Mode,
+}
+
+/// `SO_MARK` of a health check's socket with [`ProbeWay::number`] 0.
+pub const PROBE_MARK: u32 = 0x5348_0000;
+/// The bits that tell such a mark from others.
+pub const PROBE_MARK_MASK: u32 = 0xffff_0000;
 
 /// 128-bit secret shared by the fleet; never printed.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -55,6 +55,7 @@ pub fn snapshot(pools: &[Backends], services: &[(&str, &str, u32)]) -> Snapshot 
                 unlisted_ports: UnlistedPorts::Reject,
             })
             .collect(),
+        probes: Vec::new(),
     }
 }
 

@@ -153,6 +153,7 @@ impl Variant {
             reply_rate: if self.has(7) { 0 } else { 3 },
             pools: POOLS.iter().map(|(name, backends)| self.pool(name, backends)).collect(),
             services: (0..NAT_V6).filter(|&i| i > 1 || !self.has(3)).flat_map(services).collect(),
+            probes: vec![],
         }
     }
 

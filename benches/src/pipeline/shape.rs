@@ -109,6 +109,7 @@ pub fn snapshot_of(case: &Case) -> Snapshot {
         reply_rate: 1000,
         pools: vec![pool("v4", |i| backend_v4(i).into()), pool("v6", v6)],
         services: services.collect(),
+        probes: Vec::new(),
     }
 }
 

@@ -1,0 +1,1 @@
+//! Answers for addresses on the segments of the NICs.
