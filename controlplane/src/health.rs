@@ -15,28 +15,12 @@ mod ramp;
 mod runner;
 mod schedule;
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-
 pub use limits::raise_open_files;
 pub use machine::{Health, Transition};
-pub use probe::{Prober, SourceAndMark};
+pub use probe::{Prober, Way};
 pub use ramp::{RAMP_STEPS, next_step, ramp};
 pub use runner::book::{Figures, HealthEvent, Status};
 pub use runner::{Runner, Watch};
-use shunt_api::config::Check;
-use shunt_api::snapshot::Mode;
-
-/// What is checked. Two services that need the same thing checked in the same way have equal subjects.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Subject {
-    /// The backend that must answer.
-    pub backend: IpAddr,
-    /// How packets get there.
-    pub mode: Mode,
-    /// Where the question is addressed: the backend itself, or a VIP of which the backend serves its share.
-    /// Port 0 for ICMP. The port is the one to ask, whatever `check` says of ports.
-    pub destination: SocketAddr,
-    /// What is asked.
-    pub check: Arc<Check>,
-}
+/// What is checked. Two services that need the same thing checked in the same way have equal subjects. The port of its
+/// destination is the one to ask, whatever its check says of ports.
+pub use shunt_api::config::Target as Subject;

@@ -17,7 +17,9 @@ mod tcp;
 mod tls;
 mod udp;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use failure::Within;
@@ -25,29 +27,39 @@ pub use failure::{Failure, Fault};
 use shunt_api::config::{Check, CheckKind};
 use tls::Connectors;
 
-/// Where a question goes, and as what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a question goes, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Where it is addressed; ICMP ignores the port.
     pub address: SocketAddr,
-    /// Where it comes from.
-    pub bind: SourceAndMark,
-    /// A question is made so many bytes long at least, to see whether large packets pass; 0 leaves it short.
-    /// HTTP adds a header, ICMP adds data (this long with its own header of 8 bytes); a TCP connection has
-    /// nothing to lengthen, and a datagram is what the service expects. At most [`PAD_MAX`].
-    pub pad_to: u16,
+    /// By way of the dataplane; `None` goes as the kernel routes it.
+    pub way: Option<Way>,
+    /// VIPs and the like, which no question may come from: the answer would go astray.
+    pub never_from: Arc<HashSet<IpAddr>>,
 }
 
-/// Longest question: web servers refuse headers of more than 8 kB, or of 4 kB where memory is short.
+/// The way that the dataplane gives to marked packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Way {
+    /// `SO_MARK` of the socket.
+    pub mark: u32,
+    /// The backend they are delivered to.
+    pub backend: IpAddr,
+    /// Bytes of IP packet that fit the way, if that is known. HTTP and ICMP fill a packet of that size, so that a
+    /// path which loses full packets is found out; a TCP connection has nothing to lengthen, and a datagram is what
+    /// the service expects.
+    pub room: Option<u16>,
+}
+
+/// Longest padding: web servers refuse headers of more than 8 kB, or of 4 kB where memory is short.
 pub const PAD_MAX: u16 = 4_000;
 
-/// How a probe's packets leave this box.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SourceAndMark {
-    /// Source address; `None` leaves it to the routing table.
-    pub source: Option<IpAddr>,
-    /// `SO_MARK`, by which rules and programs tell the way; `None` sets none.
-    pub mark: Option<u32>,
+impl Target {
+    /// Bytes that fit behind the IP header of a full packet, if one is to be sent.
+    fn room(&self) -> Option<u16> {
+        let header = if self.address.is_ipv4() { 20 } else { 40 };
+        Some(self.way?.room?.saturating_sub(header))
+    }
 }
 
 /// Asks; shared by all probes.

@@ -3,6 +3,8 @@
 
 pub mod book;
 
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::{JoinError, JoinSet};
 
 use super::Subject;
-use super::probe::{Failure, Prober, SourceAndMark, Target};
+use super::probe::{Failure, Prober, Target, Way};
 use book::{Book, Figures, HealthEvent, Start, Status};
 
 /// What to check and how to reach it.
@@ -19,10 +21,8 @@ use book::{Book, Figures, HealthEvent, Start, Status};
 pub struct Watch {
     /// What is checked; a second watch of the same subject is left out.
     pub subject: Subject,
-    /// How the probe's packets leave this box.
-    pub bind: SourceAndMark,
-    /// See [`Target::pad_to`].
-    pub pad_to: u16,
+    /// How the probe's packets get there; `None`: as the kernel routes them.
+    pub way: Option<Way>,
     /// Whether the backend counts as up until the first result.
     pub assume_up: bool,
 }
@@ -30,9 +30,18 @@ pub struct Watch {
 /// All checks of this box. Shared: one task awaits [`Self::run`], others set and look.
 pub struct Runner {
     book: Mutex<Book>,
+    surroundings: Mutex<Surroundings>,
     changed: Notify,
     prober: Arc<Prober>,
     events: UnboundedSender<HealthEvent>,
+}
+
+/// What probes depend on beside their backends.
+#[derive(Clone, Debug, Default)]
+struct Surroundings {
+    /// Whether the dataplane delivers what is marked.
+    delivering: bool,
+    never_from: Arc<HashSet<IpAddr>>,
 }
 
 /// A probe that has ended.
@@ -49,8 +58,25 @@ impl Runner {
     /// and fewer.
     pub fn new(prober: Prober, seed: u64) -> (Self, UnboundedReceiver<HealthEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
-        let book = Mutex::new(Book::new(seed));
-        (Self { book, changed: Notify::new(), prober: Arc::new(prober), events }, receiver)
+        let runner = Self {
+            book: Mutex::new(Book::new(seed)),
+            surroundings: Mutex::default(),
+            changed: Notify::new(),
+            prober: Arc::new(prober),
+            events,
+        };
+        (runner, receiver)
+    }
+
+    /// Whether the dataplane delivers what is marked; false at first. While it does not, probes by way of it are not
+    /// made, and those that fail count for nothing.
+    pub fn set_delivering(&self, delivering: bool) {
+        self.surroundings().delivering = delivering;
+    }
+
+    /// Addresses that no probe may come from.
+    pub fn set_never_from(&self, addresses: HashSet<IpAddr>) {
+        self.surroundings().never_from = Arc::new(addresses);
     }
 
     /// What to check from now on. Checks whose subject is there already keep their state and their place in
@@ -77,7 +103,7 @@ impl Runner {
         loop {
             let (due, next) = self.due();
             for start in due {
-                probes.spawn(probe(Arc::clone(&self.prober), start));
+                probes.spawn(self.probe(start));
             }
             tokio::select! {
                 () = until(next) => {}
@@ -98,7 +124,11 @@ impl Runner {
     }
 
     fn record(&self, finished: Result<Finished, JoinError>) {
-        let Finished { start, started, result } = finished.expect("a probe neither panics nor is aborted");
+        let Finished { start, started, mut result } =
+            finished.expect("a probe neither panics nor is aborted");
+        if result.is_err() && !self.surroundings().serves(&start.watch) {
+            result = Err(undelivered());
+        }
         let outcome = self.book().record(&start, started, &result, Instant::now());
         if let Some(notice) = outcome.notice {
             tracing::warn!("{notice}");
@@ -109,17 +139,41 @@ impl Runner {
         }
     }
 
+    /// A future of its own, which holds nothing of `self`.
+    fn probe(&self, start: Start) -> impl Future<Output = Finished> + Send + use<> {
+        let prober = Arc::clone(&self.prober);
+        let surroundings = self.surroundings().clone();
+        async move {
+            let started = Instant::now();
+            let Watch { subject, way, .. } = &*start.watch;
+            let never_from = Arc::clone(&surroundings.never_from);
+            let target = Target { address: subject.destination, way: *way, never_from };
+            let result = if surroundings.serves(&start.watch) {
+                prober.probe(&subject.check, &target).await
+            } else {
+                Err(undelivered())
+            };
+            Finished { start, started, result }
+        }
+    }
+
+    fn surroundings(&self) -> MutexGuard<'_, Surroundings> {
+        self.surroundings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn probe(prober: Arc<Prober>, start: Start) -> Finished {
-    let started = Instant::now();
-    let watch = &start.watch;
-    let target = Target { address: watch.subject.destination, bind: watch.bind, pad_to: watch.pad_to };
-    let result = prober.probe(&watch.subject.check, &target).await;
-    Finished { start, started, result }
+impl Surroundings {
+    fn serves(&self, watch: &Watch) -> bool {
+        self.delivering || watch.way.is_none()
+    }
+}
+
+fn undelivered() -> Failure {
+    Failure::own("the dataplane does not deliver it at the moment")
 }
 
 /// Until then; for ever if there is nothing to wait for.

@@ -49,8 +49,8 @@ fn request(check: &HttpCheck, target: &Target) -> Result<Request<Empty<Bytes>>, 
         .header(HOST, host)
         .header(CONNECTION, "close")
         .header(USER_AGENT, concat!("shunt/", env!("CARGO_PKG_VERSION"), " health check"));
-    if target.pad_to > 0 {
-        request = request.header(PADDING, "x".repeat(usize::from(target.pad_to.min(PAD_MAX))));
+    if let Some(room) = target.room() {
+        request = request.header(PADDING, "x".repeat(usize::from(room.min(PAD_MAX))));
     }
     request.body(Empty::new()).map_err(|error| Failure::own(format!("this is no HTTP request: {error}")))
 }

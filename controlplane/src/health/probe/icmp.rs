@@ -36,7 +36,7 @@ async fn exchange(socket: Socket, raw: bool, target: &Target, within: Within) ->
         number: NEXT.fetch_add(1, Ordering::Relaxed),
         process: std::process::id(),
     };
-    let request = echo.request(usize::from(target.pad_to.min(PAD_MAX)));
+    let request = echo.request(usize::from(target.room().unwrap_or(0).min(PAD_MAX)));
     socket.send(&request).await.map_err(|error| Failure::io(&error))?;
     within.wait("no answer", expect(&socket, &echo, raw)).await
 }
@@ -57,7 +57,7 @@ fn open(target: &Target) -> Result<(Socket, bool), Failure> {
     let protocol = if target.address.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
     let domain = Domain::for_address(target.address);
     match Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), Some(protocol)) {
-        Ok(socket) => socket::prepare(&socket, target.bind).map(|()| (socket, false)),
+        Ok(socket) => socket::prepare(&socket, target).map(|()| (socket, false)),
         Err(error) => match Errno::from_io_error(&error) {
             Some(Errno::ACCESS | Errno::PERM | Errno::PROTONOSUPPORT) => {
                 socket::open(target, Type::RAW, protocol).map(|socket| (socket, true))
@@ -123,7 +123,7 @@ fn checksum(packet: &[u8]) -> u16 {
 mod tests {
     use std::time::Duration;
 
-    use super::super::SourceAndMark;
+    use super::super::tests::{full, target};
     use super::*;
 
     fn echo(address: &str) -> Echo {
@@ -147,7 +147,7 @@ mod tests {
     /// Asks the loopback address over a socket of this kind; `None` if this system does not permit it.
     async fn ask_over(kind: Type, address: &str) -> Option<Result<(), Failure>> {
         let address = SocketAddr::new(address.parse().unwrap(), 0);
-        let target = Target { address, bind: SourceAndMark::default(), pad_to: 1_480 };
+        let target = Target { way: full(address.ip(), 1_500), ..target(address) };
         let protocol = if address.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
         let socket = socket::open(&target, kind, protocol).ok()?;
         let within = Within::starting_now(Duration::from_secs(5));

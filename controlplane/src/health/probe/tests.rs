@@ -24,8 +24,13 @@ fn check(kind: CheckKind, timeout: Duration) -> Check {
     Check { kind, interval: PATIENCE, timeout, rise: 2, fall: 3, via: Via::Direct }
 }
 
-fn target(address: SocketAddr) -> Target {
-    Target { address, bind: SourceAndMark::default(), pad_to: 0 }
+pub fn target(address: SocketAddr) -> Target {
+    Target { address, way: None, never_from: Arc::default() }
+}
+
+/// A way that carries so many bytes.
+pub fn full(backend: IpAddr, room: u16) -> Option<Way> {
+    Some(Way { mark: 0x5a, backend, room: Some(room) })
 }
 
 /// Probes; the reason if it failed by fault of the backend.
@@ -87,28 +92,41 @@ async fn tcp_without_an_answer_to_the_first_packet() {
 }
 
 #[tokio::test]
-async fn probes_come_from_the_source_told() {
+async fn probes_by_way_of_the_dataplane_are_marked_and_come_from_the_address_towards_the_backend() {
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
-    let source = "127.0.0.77".parse().unwrap();
-    let bind = SourceAndMark { source: Some(source), mark: Some(0x5a) };
-    let target = Target { bind, ..target(listener.local_addr().unwrap()) };
+    let backend = "127.0.0.77".parse().unwrap();
+    let target = Target { way: full(backend, 300), ..target(listener.local_addr().unwrap()) };
     Prober::new().probe(&check(TCP, PATIENCE), &target).await.unwrap();
     let (_, peer) = listener.accept().await.unwrap();
-    assert_eq!(peer.ip(), source);
+    assert_eq!(peer.ip(), Ipv4Addr::LOCALHOST, "which is what this host talks to 127.0.0.77 from");
     let socket = socket::open(&target, Type::STREAM, socket2::Protocol::TCP).unwrap();
     assert_eq!(socket.mark().unwrap(), 0x5a);
+    assert_eq!(socket.local_addr().unwrap().as_socket().unwrap().ip(), Ipv4Addr::LOCALHOST);
 }
 
 #[tokio::test]
-async fn a_source_that_this_box_does_not_have_is_its_own_fault() {
-    let bind = SourceAndMark { source: Some("192.0.2.77".parse().unwrap()), mark: None };
-    let target = Target { bind, ..target(LOOPBACK) };
-    for kind in [TCP, CheckKind::Icmp, udp(None)] {
-        let failure = Prober::new().probe(&check(kind, PATIENCE), &target).await.unwrap_err();
-        assert_eq!(failure.fault, Fault::Own);
-        assert!(failure.reason.starts_with("cannot send from 192.0.2.77: "), "{failure}");
-        assert!(failure.reason.ends_with("; give this box that address"), "{failure}");
+async fn no_probe_comes_from_a_vip() {
+    let never_from = Arc::new(HashSet::from([IpAddr::from(Ipv4Addr::LOCALHOST)]));
+    for way in [None, full(Ipv4Addr::LOCALHOST.into(), 1_500)] {
+        let target = Target { way, never_from: Arc::clone(&never_from), ..target(LOOPBACK) };
+        for kind in [TCP, CheckKind::Icmp, udp(None)] {
+            let failure = Prober::new().probe(&check(kind, PATIENCE), &target).await.unwrap_err();
+            assert_eq!(failure.fault, Fault::Own);
+            assert!(failure.reason.starts_with("the source would be 127.0.0.1, a VIP"), "{failure}");
+        }
     }
+}
+
+#[tokio::test]
+async fn a_box_without_an_address_of_the_family_says_so() {
+    // RFC 6666, the discard prefix, which is routed nowhere on a box without IPv6 of its own.
+    let address: SocketAddr = "[100::1]:80".parse().unwrap();
+    let routed = std::net::UdpSocket::bind("[::]:0").and_then(|socket| socket.connect(address)).is_ok();
+    let target = Target { way: full(address.ip(), 1_500), ..target(address) };
+    let failure = Prober::new().probe(&check(TCP, SHORT), &target).await.unwrap_err();
+    let expected =
+        if routed { "no connection within" } else { "this box has no address to ask 100::1 from: " };
+    assert!(failure.reason.starts_with(expected), "{failure}");
 }
 
 fn udp(answer: Option<&[u8]>) -> CheckKind {
@@ -158,10 +176,11 @@ async fn icmp_to_both_loopback_addresses_in_all_sizes() {
     let prober = Prober::new();
     let check = check(CheckKind::Icmp, PATIENCE);
     for address in ["127.0.0.1:0", "[::1]:0"] {
-        for pad_to in [0, 1_480, u16::MAX] {
-            let target = Target { pad_to, ..target(address.parse().unwrap()) };
+        for room in [0, 1_500, u16::MAX] {
+            let address: SocketAddr = address.parse().unwrap();
+            let target = Target { way: full(address.ip(), room), ..target(address) };
             let result = prober.probe(&check, &target).await;
-            assert!(result.is_ok(), "{address} with {pad_to} bytes: {}; run as root", result.unwrap_err());
+            assert!(result.is_ok(), "{address} with {room} bytes: {}; run as root", result.unwrap_err());
         }
     }
 }

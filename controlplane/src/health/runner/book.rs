@@ -280,8 +280,7 @@ impl Entry {
 
     /// The way may have changed.
     fn go_by(&mut self, watch: Watch) {
-        let same = self.watch.bind == watch.bind && self.watch.pad_to == watch.pad_to;
-        if !same {
+        if self.watch.way != watch.way {
             self.watch = Arc::new(watch);
         }
     }

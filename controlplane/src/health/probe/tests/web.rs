@@ -141,9 +141,11 @@ async fn a_server_that_speaks_first_speaks_no_http() {
 }
 
 /// The request that arrives.
-async fn request(check: HttpCheck, pad_to: u16) -> String {
+async fn request(check: HttpCheck, room: Option<u16>) -> String {
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
-    let target = Target { pad_to, ..target(listener.local_addr().unwrap()) };
+    let target = target(listener.local_addr().unwrap());
+    let way = room.and_then(|room| full(target.address.ip(), room));
+    let target = Target { way, ..target };
     let (prober, check) = (Prober::new(), super::check(CheckKind::Http(check), PATIENCE));
     let serve = async { answer(listener.accept().await.unwrap().0, OK.as_bytes()).await };
     let (result, request) = tokio::join!(prober.probe(&check, &target), serve);
@@ -159,11 +161,11 @@ async fn the_request_is_the_one_configured() {
             "{request} http/1.1\r\nhost: {host}\r\nconnection: close\r\nuser-agent: shunt/{version} health check\r\n"
         )
     };
-    assert_eq!(request(http(), 0).await, head("get /healthz?full", "address") + "\r\n");
+    assert_eq!(request(http(), None).await, head("get /healthz?full", "address") + "\r\n");
     let check =
         HttpCheck { method: "HEAD".into(), path: "/".into(), host: Some("example.com".into()), ..http() };
-    assert_eq!(request(check, 0).await, head("head /", "example.com") + "\r\n");
-    let padded = request(http(), 1_500).await;
+    assert_eq!(request(check, None).await, head("head /", "example.com") + "\r\n");
+    let padded = request(http(), Some(1_520)).await;
     assert!((1_500..1_800).contains(&padded.len()), "{} bytes", padded.len());
     assert!(padded.starts_with(&head("get /healthz?full", "address")));
 }

@@ -4,7 +4,7 @@ use shunt_api::config::{Check, CheckKind, Via};
 use shunt_api::snapshot::Mode;
 
 use super::*;
-use crate::health::probe::SourceAndMark;
+use crate::health::probe::Way;
 
 const LATENCY: Duration = Duration::from_millis(3);
 
@@ -24,7 +24,7 @@ fn watch(backend: u8, interval_ms: u64) -> Watch {
         destination: SocketAddr::new(backend, 80),
         check: Arc::new(check),
     };
-    Watch { subject, bind: SourceAndMark::default(), pad_to: 0, assume_up: true }
+    Watch { subject, way: None, assume_up: true }
 }
 
 fn refused() -> Result<Option<Duration>, Failure> {
@@ -90,7 +90,8 @@ fn results_for_what_is_gone_or_goes_another_way_are_ignored() {
     book.set(vec![watch(1, 100)], now);
     let at = book.next_deadline().unwrap();
     let start = book.due(at).remove(0);
-    let marked = Watch { bind: SourceAndMark { source: None, mark: Some(5) }, ..watch(1, 100) };
+    let marked =
+        Watch { way: Some(Way { mark: 5, backend: [10, 0, 1, 1].into(), room: None }), ..watch(1, 100) };
     book.set(vec![marked.clone()], now);
     assert!(book.record(&start, at, &refused(), at).event.is_none());
     assert_eq!(book.statuses()[0].failures, 0);
