@@ -11,15 +11,15 @@ use shunt_api::snapshot::{Backend, Pool, Snapshot};
 
 use crate::health::{RAMP_STEPS, ramp};
 
-/// What is known of a backend of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// It takes new flows; since so long, if it came up.
-    Usable(Option<Duration>),
-    /// It keeps its flows and takes no new ones.
-    Drained,
+/// What is known of a backend of a pool. The default is that of one which nobody checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
     /// Its checks fail.
-    Down,
+    pub down: bool,
+    /// An operator wants it to keep its flows and take no new ones.
+    pub drained: bool,
+    /// For how long it has been up, if it was down before.
+    pub up_for: Option<Duration>,
 }
 
 /// The snapshot of `config`, which is `snapshot`, as things are. `condition` knows a backend by its pool and its place
@@ -43,32 +43,32 @@ pub fn balanced(
 
 /// The members of a pool.
 fn backends(pool: &config::Pool, whole: &Pool, conditions: &[Condition]) -> Vec<Backend> {
-    let ramps = pool.slow_start.filter(|&slow_start| {
-        conditions
-            .iter()
-            .any(|condition| matches!(condition, Condition::Usable(Some(since)) if *since < slow_start))
-    });
-    let member = |(backend, condition): (&Backend, &Condition)| {
-        let weight = match (condition, ramps) {
-            (Condition::Usable(Some(since)), Some(slow_start)) => ramp(backend.weight, *since, slow_start),
-            (Condition::Usable(_), Some(_)) => backend.weight.saturating_mul(RAMP_STEPS),
-            (Condition::Usable(_), None) => backend.weight,
-            (Condition::Drained, _) => 0,
-            (Condition::Down, _) if pool.on_down == OnDown::Rehash => return None,
-            (Condition::Down, _) => 0,
-        };
-        Some(Backend { weight, ..backend.clone() })
+    let growing = |condition: &Condition, slow_start| {
+        !condition.down && condition.up_for.is_some_and(|up_for| up_for < slow_start)
     };
-    whole.backends.iter().zip(conditions).filter_map(member).collect()
+    let ramps = pool
+        .slow_start
+        .filter(|slow_start| conditions.iter().any(|condition| growing(condition, *slow_start)));
+    let weight = |weight: u16, condition: &Condition| match (condition.up_for, ramps) {
+        _ if condition.down || condition.drained => 0,
+        (Some(up_for), Some(slow_start)) => ramp(weight, up_for, slow_start),
+        (None, Some(_)) => weight.saturating_mul(RAMP_STEPS),
+        (_, None) => weight,
+    };
+    let stays = |condition: &Condition| !condition.down || pool.on_down == OnDown::Keep;
+    let members = whole.backends.iter().zip(conditions).filter(|(_, condition)| stays(condition));
+    members
+        .map(|(backend, condition)| Backend { weight: weight(backend.weight, condition), ..backend.clone() })
+        .collect()
 }
 
 /// Whether a pool that should take new flows has nobody who can.
 pub fn all_down(pool: &config::Pool, conditions: &[Condition]) -> bool {
     let wanted = || {
-        let weighed = pool.backends.iter().zip(conditions).filter(|(backend, _)| backend.weight > 0);
-        weighed.map(|(_, condition)| *condition).filter(|condition| *condition != Condition::Drained)
+        let members = pool.backends.iter().zip(conditions);
+        members.filter(|(backend, condition)| backend.weight > 0 && !condition.drained)
     };
-    wanted().next().is_some() && wanted().all(|condition| condition == Condition::Down)
+    wanted().next().is_some() && wanted().all(|(_, condition)| condition.down)
 }
 
 /// Gives the services of a pool of which all are down what each wants.
@@ -78,9 +78,9 @@ fn follow(config: &Config, number: usize, whole: &Pool, conditions: &[Condition]
     if !of_pool().any(|(_, service)| trusting(service)) {
         return;
     }
-    let as_if_up = |(backend, condition): (&Backend, &Condition)| match condition {
-        Condition::Drained => Backend { weight: 0, ..backend.clone() },
-        _ => backend.clone(),
+    let as_if_up = |(backend, condition): (&Backend, &Condition)| Backend {
+        weight: if condition.drained { 0 } else { backend.weight },
+        ..backend.clone()
     };
     let used = whole.backends.iter().zip(conditions).map(as_if_up).collect();
     if of_pool().all(|(_, service)| trusting(service)) {
@@ -99,7 +99,6 @@ mod tests {
     use shunt_api::compile::compile;
     use shunt_api::snapshot::FleetKey;
 
-    use super::Condition::{Down, Drained, Usable};
     use super::*;
 
     /// A pool of three with weights 1, 2 and 0, and two services on it.
@@ -148,32 +147,37 @@ mod tests {
         assert_eq!(served(config, conditions), [own(first), own(second)], "{conditions:?}");
     }
 
-    const UP: Condition = Usable(None);
+    const UP: Condition = Condition { down: false, drained: false, up_for: None };
+    const DOWN: Condition = Condition { down: true, ..UP };
+    const DRAINED: Condition = Condition { drained: true, ..UP };
 
     #[test]
     fn what_is_down_gets_no_new_flows() {
         let all = &[("a", 1), ("b", 2), ("c", 0)];
         let rehash = config("", "");
         check(&rehash, [UP, UP, UP], all, all);
-        check(&rehash, [Down, UP, UP], &all[1..], &all[1..]);
-        check(&rehash, [Drained, UP, UP], &[("a", 0), ("b", 2), ("c", 0)], &[("a", 0), ("b", 2), ("c", 0)]);
+        check(&rehash, [DOWN, UP, UP], &all[1..], &all[1..]);
+        let both = Condition { drained: true, ..DOWN };
+        check(&rehash, [both, UP, UP], &all[1..], &all[1..]);
+        check(&rehash, [both, DOWN, UP], &[("a", 0), ("b", 2), ("c", 0)], &[("a", 0), ("b", 2), ("c", 0)]);
+        check(&rehash, [DRAINED, UP, UP], &[("a", 0), ("b", 2), ("c", 0)], &[("a", 0), ("b", 2), ("c", 0)]);
         let keep = config(r#"on_down = "keep""#, "");
         let kept = &[("a", 1), ("b", 0), ("c", 0)];
-        check(&keep, [UP, Down, UP], kept, kept);
+        check(&keep, [UP, DOWN, UP], kept, kept);
     }
 
     #[test]
     fn when_all_are_down_each_service_has_its_way() {
         let all = &[("a", 1), ("b", 2), ("c", 0)];
-        check(&config("", ""), [Down, Down, UP], all, all);
+        check(&config("", ""), [DOWN, DOWN, UP], all, all);
         let differing = config("", r#"when_all_down = "refuse""#);
-        check(&differing, [Down, Down, Down], all, &[]);
-        check(&differing, [Down, UP, Down], &[("b", 2)], &[("b", 2)]);
+        check(&differing, [DOWN, DOWN, DOWN], all, &[]);
+        check(&differing, [DOWN, UP, DOWN], &[("b", 2)], &[("b", 2)]);
         // What is drained is not meant to take anything, so the other one is all there is.
-        check(&differing, [Down, Drained, UP], &[("a", 1), ("b", 0), ("c", 0)], &[("b", 0), ("c", 0)]);
+        check(&differing, [DOWN, DRAINED, UP], &[("a", 1), ("b", 0), ("c", 0)], &[("b", 0), ("c", 0)]);
         check(
             &differing,
-            [Drained, Drained, UP],
+            [DRAINED, DRAINED, UP],
             &[("a", 0), ("b", 0), ("c", 0)],
             &[("a", 0), ("b", 0), ("c", 0)],
         );
@@ -182,7 +186,7 @@ mod tests {
     #[test]
     fn a_share_grows_after_coming_up() {
         let slow = config(r#"slow_start = "10s""#, "");
-        let after = |seconds| [Usable(Some(Duration::from_secs(seconds))), UP, UP];
+        let after = |seconds| [Condition { up_for: Some(Duration::from_secs(seconds)), ..UP }, UP, UP];
         let grown = &[("a", 6), ("b", 20), ("c", 0)];
         check(&slow, after(5), grown, grown);
         let whole = &[("a", 1), ("b", 2), ("c", 0)];

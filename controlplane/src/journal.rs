@@ -15,7 +15,7 @@ const EVENTS_MAX: usize = 2_000;
 pub struct Journal(Arc<Mutex<VecDeque<Event>>>);
 
 /// Something that became another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Happening {
     /// How bad it is.
     pub level: Level,

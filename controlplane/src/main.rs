@@ -13,6 +13,7 @@ mod health;
 mod http;
 #[cfg_attr(not(test), allow(dead_code, reason = "wired with the next commits"))]
 mod journal;
+mod roster;
 mod source;
 mod state;
 mod view;

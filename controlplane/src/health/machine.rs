@@ -13,9 +13,7 @@
 //!                                                        └──────┘
 //! ```
 //!
-//! The first result decides alone, so that a dead backend is known one probe after the start. Until then the
-//! backend counts as up unless whoever made the machine knows better: a box that starts must not refuse
-//! everything, and a wrong guess lasts one probe.
+//! The first result decides alone, so that a dead backend is known one probe after the start.
 //!
 //! **Damping.** Every change moves flows. A backend that goes down [`FLAPS`] times within [`FLAP_WINDOW`]
 //! must answer every check for [`HOLD_MIN`] to come up again, for twice as long after the next time, and so on
@@ -74,7 +72,6 @@ pub struct Transition {
 pub struct Machine {
     rise: u32,
     fall: u32,
-    assumed_up: bool,
     health: Health,
     since: Instant,
     /// Results in a row that say the opposite of `health`.
@@ -85,12 +82,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Nothing known. Thresholds of 0 are taken as 1. `assumed_up` counts until the first result.
-    pub fn new(rise: u32, fall: u32, assumed_up: bool, now: Instant) -> Self {
+    /// Nothing known. Thresholds of 0 are taken as 1.
+    pub fn new(rise: u32, fall: u32, now: Instant) -> Self {
         Self {
             rise: rise.max(1),
             fall: fall.max(1),
-            assumed_up,
             health: Health::Unknown,
             since: now,
             opposed: 0,
@@ -129,15 +125,6 @@ impl Machine {
     /// Since when; while it is unknown, since the start.
     pub fn since(&self) -> Instant {
         self.since
-    }
-
-    /// Whether to send it new flows.
-    pub fn usable(&self) -> bool {
-        match self.health {
-            Health::Unknown => self.assumed_up,
-            Health::Up => true,
-            Health::Down => false,
-        }
     }
 
     /// How long it must answer every check to come up; 0 unless it flaps.

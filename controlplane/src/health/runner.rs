@@ -23,8 +23,6 @@ pub struct Watch {
     pub subject: Subject,
     /// How the probe's packets get there; `None`: as the kernel routes them.
     pub way: Option<Way>,
-    /// Whether the backend counts as up until the first result.
-    pub assume_up: bool,
 }
 
 /// All checks of this box. Shared: one task awaits [`Self::run`], others set and look.

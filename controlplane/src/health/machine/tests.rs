@@ -19,7 +19,7 @@ fn run(machine: &mut Machine, start: Instant, interval: Duration, results: &str)
 
 fn check(rise: u32, fall: u32, results: &str, states: &str) {
     let start = Instant::now();
-    let mut machine = Machine::new(rise, fall, true, start);
+    let mut machine = Machine::new(rise, fall, start);
     assert_eq!(run(&mut machine, start, Duration::from_secs(2), results), states, "rise {rise}, fall {fall}");
 }
 
@@ -35,20 +35,9 @@ fn thresholds() {
 }
 
 #[test]
-fn until_the_first_result_the_assumption_counts() {
-    let now = Instant::now();
-    for assumed_up in [true, false] {
-        let mut machine = Machine::new(2, 3, assumed_up, now);
-        assert_eq!((machine.health(), machine.usable()), (Health::Unknown, assumed_up));
-        assert!(machine.observe(Ok(()), now).is_some());
-        assert!(machine.usable());
-    }
-}
-
-#[test]
 fn reasons_say_what_the_results_were() {
     let now = Instant::now();
-    let mut machine = Machine::new(2, 3, true, now);
+    let mut machine = Machine::new(2, 3, now);
     let results =
         [Err("refused"), Ok(()), Ok(()), Err("no answer within 1 s"), Err("refused"), Err("refused")];
     let told: Vec<_> = results.into_iter().filter_map(|result| machine.observe(result, now)).collect();
@@ -78,7 +67,7 @@ fn successes_until_up(machine: &mut Machine, now: &mut Instant) -> u32 {
 #[test]
 fn a_backend_that_flaps_waits_longer_each_time_up_to_a_limit() {
     let mut now = Instant::now();
-    let mut machine = Machine::new(2, 1, true, now);
+    let mut machine = Machine::new(2, 1, now);
     machine.observe(Ok(()), now);
     let needed = [(); 8].map(|()| {
         now += SECOND;
@@ -91,7 +80,7 @@ fn a_backend_that_flaps_waits_longer_each_time_up_to_a_limit() {
 #[test]
 fn a_backend_that_flaps_all_the_time_is_soon_left_down() {
     let mut now = Instant::now();
-    let mut machine = Machine::new(2, 3, true, now);
+    let mut machine = Machine::new(2, 3, now);
     let mut told = Vec::new();
     // Half a second up, half a second down, for a minute, asked ten times a second.
     for tenth in 0..600 {
@@ -106,7 +95,7 @@ fn a_backend_that_flaps_all_the_time_is_soon_left_down() {
 #[test]
 fn a_failure_in_between_begins_the_hold_anew() {
     let mut now = Instant::now();
-    let mut machine = Machine::new(2, 1, true, now);
+    let mut machine = Machine::new(2, 1, now);
     machine.observe(Ok(()), now);
     for _ in 0..FLAPS {
         now += SECOND;
@@ -127,7 +116,7 @@ fn a_failure_in_between_begins_the_hold_anew() {
 #[test]
 fn the_reason_tells_of_damping() {
     let mut now = Instant::now();
-    let mut machine = Machine::new(1, 1, true, now);
+    let mut machine = Machine::new(1, 1, now);
     machine.observe(Ok(()), now);
     let mut told = Vec::new();
     for _ in 0..FLAPS {
@@ -145,7 +134,7 @@ fn the_reason_tells_of_damping() {
 #[test]
 fn rare_failures_are_not_flapping_and_a_window_up_forgives() {
     let mut now = Instant::now();
-    let mut machine = Machine::new(1, 1, true, now);
+    let mut machine = Machine::new(1, 1, now);
     machine.observe(Ok(()), now);
     for pause_s in [31; 10] {
         now += Duration::from_secs(pause_s);
@@ -171,7 +160,7 @@ proptest! {
         steps in proptest::collection::vec((any::<bool>(), 0u64..30), 1..200),
     ) {
         let mut now = Instant::now();
-        let mut machine = Machine::new(rise, fall, true, now);
+        let mut machine = Machine::new(rise, fall, now);
         let mut row = (false, 0u32, now);
         let mut before = Health::Unknown;
         for (index, (good, pause_s)) in steps.into_iter().enumerate() {

@@ -38,8 +38,6 @@ pub struct Status {
     pub watch: Arc<Watch>,
     /// Up or down.
     pub health: Health,
-    /// Whether to send it new flows.
-    pub usable: bool,
     /// Since when.
     pub since: Instant,
     /// How long it must answer every check to come up; 0 unless it flaps.
@@ -142,24 +140,20 @@ impl Book {
         }
     }
 
-    /// Makes `watches` the checks there are.
-    ///
-    /// A check that is new because its settings changed knows nothing; it is assumed to be as the one before
-    /// said, so that a change of the interval sends nothing to a dead backend.
+    /// Makes `watches` the checks there are. A check that is new because its settings changed knows nothing.
     pub fn set(&mut self, watches: Vec<Watch>, now: Instant) {
         let mut wanted = HashMap::new();
         for watch in watches {
             wanted.entry(watch.subject.clone()).or_insert(watch);
         }
-        let down = self.remove_others(&wanted);
+        self.remove_others(&wanted);
         let new = wanted.keys().filter(|subject| !self.ids.contains_key(subject)).count();
         let first_within = FIRST_ROUND_PACE * u32::try_from(new).unwrap_or(u32::MAX);
-        for (subject, mut watch) in wanted {
+        for (subject, watch) in wanted {
             if let Some(id) = self.ids.get(&subject) {
                 self.entries.get_mut(id).expect("every id has an entry").go_by(watch);
                 continue;
             }
-            watch.assume_up &= !down.contains(&(subject.backend, subject.destination.ip()));
             self.add(watch, first_within, now);
         }
     }
@@ -216,18 +210,11 @@ impl Book {
         Figures { checks: self.entries.len(), left_out: self.schedule.left_out(), ..self.figures.clone() }
     }
 
-    /// Removes what is not wanted. Returns the backends among it that were down, and where they were asked.
-    fn remove_others(&mut self, wanted: &HashMap<Subject, Watch>) -> Vec<(IpAddr, IpAddr)> {
-        let mut down = Vec::new();
-        let gone: Vec<_> = self.ids.extract_if(|subject, _| !wanted.contains_key(subject)).collect();
-        for (subject, id) in gone {
+    fn remove_others(&mut self, wanted: &HashMap<Subject, Watch>) {
+        for (_, id) in self.ids.extract_if(|subject, _| !wanted.contains_key(subject)) {
             self.schedule.remove(id);
-            let entry = self.entries.remove(&id).expect("every id has an entry");
-            if !entry.machine.usable() {
-                down.push((subject.backend, subject.destination.ip()));
-            }
+            self.entries.remove(&id);
         }
-        down
     }
 
     fn add(&mut self, watch: Watch, first_within: Duration, now: Instant) {
@@ -268,7 +255,7 @@ impl Entry {
     fn new(watch: Watch, now: Instant) -> Self {
         let check = &watch.subject.check;
         Self {
-            machine: Machine::new(check.rise, check.fall, watch.assume_up, now),
+            machine: Machine::new(check.rise, check.fall, now),
             watch: Arc::new(watch),
             last_latency: None,
             last_failure: None,
@@ -304,7 +291,6 @@ impl Entry {
         Status {
             watch: Arc::clone(&self.watch),
             health: self.machine.health(),
-            usable: self.machine.usable(),
             since: self.machine.since(),
             hold: self.machine.hold(),
             last_latency: self.last_latency,

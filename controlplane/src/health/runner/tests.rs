@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn watch(destination: SocketAddr, kind: CheckKind, interval: Duration) -> Watch {
     let check = Check { kind, interval, timeout: PATIENCE, rise: 2, fall: 3, via: Via::Direct };
     let subject = Subject { backend: destination.ip(), mode: Mode::Dr, destination, check: Arc::new(check) };
-    Watch { subject, way: None, assume_up: true }
+    Watch { subject, way: None }
 }
 
 fn tcp(destination: SocketAddr) -> Watch {

@@ -24,7 +24,7 @@ fn watch(backend: u8, interval_ms: u64) -> Watch {
         destination: SocketAddr::new(backend, 80),
         check: Arc::new(check),
     };
-    Watch { subject, way: None, assume_up: true }
+    Watch { subject, way: None }
 }
 
 fn refused() -> Result<Option<Duration>, Failure> {
@@ -43,7 +43,7 @@ fn probe(book: &mut Book, result: &Result<Option<Duration>, Failure>) -> Outcome
 fn a_backend_comes_up_and_goes_down_with_an_event_each() {
     let mut book = Book::new(1);
     book.set(vec![watch(1, 100)], Instant::now());
-    assert_eq!((book.statuses()[0].health, book.statuses()[0].usable), (Health::Unknown, true));
+    assert_eq!(book.statuses()[0].health, Health::Unknown);
     let up = probe(&mut book, &Ok(Some(LATENCY))).event.unwrap();
     assert_eq!((up.watch.subject.backend, up.transition.to), (IpAddr::from([10, 0, 1, 1]), Health::Up));
     assert!(probe(&mut book, &refused()).event.is_none());
@@ -51,7 +51,7 @@ fn a_backend_comes_up_and_goes_down_with_an_event_each() {
     let down = probe(&mut book, &refused()).event.unwrap().transition;
     assert_eq!(down.reason, "3 checks in a row failed: connection refused");
     let status = &book.statuses()[0];
-    assert_eq!((status.health, status.usable, status.since), (Health::Down, false, down.at));
+    assert_eq!((status.health, status.since), (Health::Down, down.at));
     assert_eq!((status.successes, status.failures, status.last_latency), (1, 3, Some(LATENCY)));
     assert_eq!(status.last_failure, Some((down.at, "connection refused".into())));
 }
@@ -70,17 +70,6 @@ fn equal_subjects_are_one_check_and_keep_their_state() {
     let statuses = book.statuses();
     assert_eq!((statuses.len(), statuses[0].health), (1, Health::Unknown));
     assert_eq!(statuses[0].watch.subject.backend, IpAddr::from([10, 0, 1, 2]));
-}
-
-#[test]
-fn a_changed_check_of_a_backend_that_is_down_assumes_it_down() {
-    let now = Instant::now();
-    let mut book = Book::new(1);
-    book.set(vec![watch(1, 100)], now);
-    probe(&mut book, &refused());
-    book.set(vec![watch(1, 200), watch(2, 200)], now);
-    let usable = book.statuses().iter().map(|status| (status.health, status.usable)).collect::<Vec<_>>();
-    assert_eq!(usable, [(Health::Unknown, false), (Health::Unknown, true)]);
 }
 
 #[test]

@@ -1,0 +1,339 @@
+//! The backends of the configuration and how each is: what their checks say and what operators ask for; and what the
+//! dataplane shall balance over for it. Pure, without a clock.
+//!
+//! ```text
+//!   configuration ─┐                       ┌→ watches: what to probe, and by which way
+//!   health events ─┼→ Roster → standings ──┼→ a snapshot to balance over
+//!   drain, undrain ┘                       └→ happenings
+//! ```
+
+mod changes;
+mod numbers;
+mod standing;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use shunt_api::config::{Config, Service, Target, Targets, Via};
+use shunt_api::snapshot::{Mode, PROBE_MARK, ProbeWay, Snapshot};
+
+use crate::balance::{Condition, all_down, balanced};
+use crate::health::{HealthEvent, Watch, Way, next_step};
+use crate::journal::Happening;
+use numbers::Numbers;
+use standing::Known;
+pub use standing::Standing;
+
+/// A backend of a pool, by the names of both.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// The pool's.
+    pub pool: String,
+    /// The backend's.
+    pub backend: String,
+}
+
+/// What must outlive the process, lest a restart sends flows to where nobody answers or an operator wants none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Whom operators drain.
+    #[serde(default)]
+    pub drained: BTreeSet<Member>,
+    /// Who is down.
+    #[serde(default)]
+    pub down: BTreeSet<Member>,
+}
+
+/// The backends and how they are.
+#[derive(Debug, Default)]
+pub struct Roster {
+    /// `None` before the first good configuration.
+    configured: Option<Configured>,
+    known: HashMap<Target, Known>,
+    drained: BTreeSet<Member>,
+    /// Who counts as down until a check decides.
+    assumed_down: BTreeSet<Member>,
+    /// By pool and place in it.
+    standings: Vec<Vec<Standing>>,
+    /// Names of services all of whose backends are down.
+    forsaken: BTreeSet<String>,
+    numbers: Numbers,
+}
+
+#[derive(Debug)]
+struct Configured {
+    config: Arc<Config>,
+    /// As if all were up, with the ways of probes; generation 0.
+    whole: Snapshot,
+    targets: Targets,
+}
+
+/// What came of looking at all backends.
+pub struct Balance {
+    /// To balance over; generation 0.
+    pub snapshot: Snapshot,
+    /// What became another.
+    pub happenings: Vec<Happening>,
+}
+
+impl Roster {
+    /// Without a configuration yet.
+    pub fn new(memory: Memory) -> Self {
+        Self { drained: memory.drained, assumed_down: memory.down, ..Self::default() }
+    }
+
+    /// Goes by a configuration; `whole` is its snapshot. What is known of backends that stay is kept. Returns whether
+    /// anything of it differs from the one before.
+    pub fn load(&mut self, config: Arc<Config>, mut whole: Snapshot) -> bool {
+        let targets = config.targets();
+        let by_service = targets.targets.iter().filter(|target| by_service(target));
+        whole.probes = self.numbers.give(by_service.map(|target| (target.backend, target.mode)));
+        let changed = self.configured.as_ref().is_none_or(|before| {
+            before.whole != whole
+                || before.config.pools != config.pools
+                || before.config.services != config.services
+                || before.config.announce != config.announce
+        });
+        let mut before = self.by_member();
+        let member = |pool, backend| Member::of(&config, pool, backend);
+        let places = config.pools.iter().enumerate();
+        self.standings = places
+            .map(|(pool, value)| {
+                let own = (0..value.backends.len()).map(|backend| before.remove(&member(pool, backend)));
+                own.map(Option::unwrap_or_default).collect()
+            })
+            .collect();
+        let asked: HashSet<&Target> = targets.targets.iter().collect();
+        self.known.retain(|target, _| asked.contains(target));
+        let names: HashSet<Member> =
+            places_of(&config).map(|(pool, backend)| member(pool, backend)).collect();
+        self.drained.retain(|drained| names.contains(drained));
+        self.assumed_down.retain(|down| names.contains(down));
+        self.forsaken.retain(|name| config.services.iter().any(|service| service.name == *name));
+        self.configured = Some(Configured { config, whole, targets });
+        changed
+    }
+
+    /// Takes in what checks found.
+    pub fn observe(&mut self, events: Vec<HealthEvent>) {
+        for HealthEvent { watch, transition } in events {
+            let known = Known { health: transition.to, since: transition.at, reason: transition.reason };
+            self.known.insert(watch.subject.clone(), known);
+        }
+    }
+
+    /// Drains the backends of a name or address, or ends that. The error says that there is none.
+    pub fn set_drained(
+        &mut self,
+        backend: &str,
+        pool: Option<&str>,
+        drained: bool,
+    ) -> Result<Vec<(usize, usize)>, String> {
+        let places = self.find(backend, pool);
+        if places.is_empty() {
+            let of_pool = pool.map_or(String::new(), |pool| format!(" of pool `{pool}`"));
+            return Err(format!(
+                "there is no backend{of_pool} of name or address `{backend}`; `lbctl get backends` lists them"
+            ));
+        }
+        for (pool, backend) in &places {
+            let member = self.member(*pool, *backend);
+            if drained {
+                self.drained.insert(member)
+            } else {
+                self.drained.remove(&member)
+            };
+        }
+        Ok(places)
+    }
+
+    /// Looks at all backends. `None` before the first configuration.
+    pub fn balance(&mut self, now: Instant) -> Option<Balance> {
+        let standings = self.judged()?;
+        let configured = self.configured.as_ref()?;
+        let config = &configured.config;
+        let mut happenings = changes::of_backends(config, &self.standings, &standings);
+        self.standings = standings;
+        self.assumed_down = self.members(|standing| standing.down);
+        let forsaken = forsaken(config, &self.standings, now);
+        happenings.extend(changes::of_services(&self.forsaken, &forsaken));
+        self.forsaken = forsaken.into_iter().map(|service| service.name.clone()).collect();
+        let condition = |pool: usize, backend: usize| self.standings[pool][backend].condition(now);
+        let snapshot = balanced(config, &configured.whole, condition);
+        Some(Balance { snapshot, happenings })
+    }
+
+    /// When to balance again although nothing happens: the next step of a slow start.
+    pub fn next_step(&self, now: Instant) -> Option<Instant> {
+        let config = self.config()?;
+        let pools = config.pools.iter().zip(&self.standings);
+        let steps = pools.filter_map(|(pool, standings)| Some((pool.slow_start?, standings))).flat_map(
+            |(slow_start, standings)| {
+                let risen =
+                    standings.iter().filter(|standing| !standing.down).filter_map(|standing| standing.risen);
+                risen.filter_map(move |risen| next_step(now.saturating_duration_since(risen), slow_start))
+            },
+        );
+        steps.min().map(|wait| now + wait)
+    }
+
+    /// What to probe. `served` are the ways that the dataplane has, and `rooms` how many bytes of IP packet the links
+    /// to backends carry.
+    pub fn watches(&self, served: &[ProbeWay], rooms: &HashMap<IpAddr, u32>) -> Vec<Watch> {
+        let Some(Configured { targets, .. }) = &self.configured else { return Vec::new() };
+        let served: HashSet<(IpAddr, Mode, u16)> =
+            served.iter().map(|way| (way.address, way.mode, way.number)).collect();
+        let watch = |target: &Target| {
+            let subject = target.clone();
+            if !by_service(target) {
+                return Some(Watch { subject, way: None });
+            }
+            let Target { backend, mode, .. } = *target;
+            let number = self.numbers.of(backend, mode)?;
+            served.contains(&(backend, mode, number)).then(|| {
+                let room = rooms.get(&backend).map(|mtu| room(*mtu, mode, backend));
+                Watch { subject, way: Some(Way { mark: PROBE_MARK | u32::from(number), backend, room }) }
+            })
+        };
+        targets.targets.iter().filter_map(watch).collect()
+    }
+
+    /// Addresses that belong to services.
+    pub fn own_addresses(&self) -> HashSet<IpAddr> {
+        let Some(config) = self.config() else { return HashSet::new() };
+        let vips = config.services.iter().flat_map(|service| &service.vips);
+        vips.chain(&config.nat.sources).copied().collect()
+    }
+
+    /// The configuration; `None` before the first.
+    pub fn config(&self) -> Option<&Arc<Config>> {
+        self.configured.as_ref().map(|configured| &configured.config)
+    }
+
+    /// How a backend is, by pool and place in it.
+    pub fn standing(&self, pool: usize, backend: usize) -> &Standing {
+        &self.standings[pool][backend]
+    }
+
+    /// The targets of each backend that is checked, by pool and place in it.
+    pub fn targets(&self) -> HashMap<(usize, usize), Vec<&Target>> {
+        let Some(Configured { targets, .. }) = &self.configured else { return HashMap::new() };
+        let of = |indices: &[usize]| indices.iter().map(|index| &targets.targets[*index]).collect();
+        targets
+            .backends
+            .iter()
+            .map(|checked| ((checked.pool, checked.backend), of(&checked.targets)))
+            .collect()
+    }
+
+    /// Services all of whose backends are down, in words.
+    pub fn problems(&self) -> Vec<String> {
+        let Some(config) = self.config() else { return Vec::new() };
+        let service = |service: &Service| {
+            let [text, _] = changes::forsaken(service);
+            format!("service {}: {text}; `lbctl get backends` says why each is down", service.name)
+        };
+        config.services.iter().filter(|service| self.forsaken.contains(&service.name)).map(service).collect()
+    }
+
+    /// What a restart must not forget.
+    pub fn memory(&self) -> Memory {
+        Memory { drained: self.drained.clone(), down: self.assumed_down.clone() }
+    }
+
+    fn judged(&self) -> Option<Vec<Vec<Standing>>> {
+        let Configured { config, targets, .. } = self.configured.as_ref()?;
+        let mut standings: Vec<Vec<Standing>> =
+            config.pools.iter().map(|pool| vec![Standing::default(); pool.backends.len()]).collect();
+        for checked in &targets.backends {
+            let known = checked.targets.iter().map(|index| &targets.targets[*index]);
+            let known: Vec<_> = known.map(|target| (target, self.known.get(target))).collect();
+            let assumed_down = self.assumed_down.contains(&self.member(checked.pool, checked.backend));
+            standings[checked.pool][checked.backend] = Standing::judge(&known, assumed_down);
+        }
+        for (pool, backend) in places_of(config) {
+            let standing = &mut standings[pool][backend];
+            standing.succeed(&self.standings[pool][backend]);
+            standing.drained = self.drained.contains(&self.member(pool, backend));
+        }
+        Some(standings)
+    }
+
+    fn find(&self, backend: &str, pool: Option<&str>) -> Vec<(usize, usize)> {
+        let Some(config) = self.config() else { return Vec::new() };
+        let address: Option<IpAddr> = backend.parse().ok();
+        let is_it = |(pool_index, index): &(usize, usize)| {
+            let of = &config.pools[*pool_index];
+            let value = &of.backends[*index];
+            pool.is_none_or(|pool| of.name == pool)
+                && (value.name == backend || Some(value.address) == address)
+        };
+        places_of(config).filter(is_it).collect()
+    }
+
+    fn members(&self, is_it: impl Fn(&Standing) -> bool) -> BTreeSet<Member> {
+        let Some(config) = self.config() else { return BTreeSet::new() };
+        let places = places_of(config).filter(|(pool, backend)| is_it(&self.standings[*pool][*backend]));
+        places.map(|(pool, backend)| Member::of(config, pool, backend)).collect()
+    }
+
+    fn by_member(&mut self) -> HashMap<Member, Standing> {
+        let standings = std::mem::take(&mut self.standings);
+        let Some(config) = self.config() else { return HashMap::new() };
+        let mut by_member = HashMap::new();
+        for (pool, standings) in standings.into_iter().enumerate() {
+            for (backend, standing) in standings.into_iter().enumerate() {
+                by_member.insert(Member::of(config, pool, backend), standing);
+            }
+        }
+        by_member
+    }
+
+    /// Of a configuration that is there.
+    fn member(&self, pool: usize, backend: usize) -> Member {
+        Member::of(self.config().expect("places are those of a configuration"), pool, backend)
+    }
+}
+
+impl Member {
+    fn of(config: &Config, pool: usize, backend: usize) -> Self {
+        let pool = &config.pools[pool];
+        Self { pool: pool.name.clone(), backend: pool.backends[backend].name.clone() }
+    }
+}
+
+/// Services that should take new flows and have nobody who can.
+fn forsaken<'c>(config: &'c Config, standings: &[Vec<Standing>], now: Instant) -> Vec<&'c Service> {
+    let conditions = |pool: usize| -> Vec<Condition> {
+        standings[pool].iter().map(|standing| standing.condition(now)).collect()
+    };
+    let pools = config.pools.iter().enumerate();
+    let forsaken: Vec<bool> = pools.map(|(pool, value)| all_down(value, &conditions(pool))).collect();
+    config.services.iter().filter(|service| forsaken[service.pool]).collect()
+}
+
+/// Every backend of every pool.
+fn places_of(config: &Config) -> impl Iterator<Item = (usize, usize)> {
+    let pools = config.pools.iter().enumerate();
+    pools.flat_map(|(pool, value)| (0..value.backends.len()).map(move |backend| (pool, backend)))
+}
+
+fn by_service(target: &Target) -> bool {
+    target.check.via_of(target.mode) == Via::Service
+}
+
+/// What is left of a link's MTU for the packet of a client.
+fn room(mtu: u32, mode: Mode, backend: IpAddr) -> u16 {
+    let header = match (mode, backend) {
+        (Mode::Ipip, IpAddr::V4(_)) => 20,
+        (Mode::Ipip, IpAddr::V6(_)) => 40,
+        _ => 0,
+    };
+    u16::try_from(mtu.saturating_sub(header)).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests;
