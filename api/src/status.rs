@@ -4,14 +4,14 @@
 //! `GET /v1/flows?…` ([`FlowFilter`]) → [`Flows`], `PUT /v1/snapshot` → [`crate::snapshot::Ack`] or 422 with
 //! [`crate::snapshot::Rejected`].
 //! Control-plane socket: `GET /v1/status` → [`ControlStatus`], `GET /v1/services` → list of [`ServiceView`],
-//! `GET /v1/backends` → list of [`BackendView`], `POST /v1/reload` → [`Reloaded`] or 422 with
-//! [`ConfigProblem`].
+//! `GET /v1/backends` → list of [`BackendView`], `GET /v1/events` → list of [`Event`], the oldest first,
+//! `PUT /v1/drain` with [`DrainRequest`] → list of [`BackendView`] or 404 with the reason in text, `POST /v1/reload` → [`Reloaded`] or 422 with [`ConfigProblem`].
 
 mod health;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use health::{BackendHealth, Event, HealthState, TimeMs};
+pub use health::{BackendHealth, ChecksStatus, Event, HealthState, ProbeView, TimeMs};
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{CounterValues, DropReason};
@@ -270,7 +270,7 @@ pub struct FlowView {
 }
 
 /// How the control plane is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ControlStatus {
     /// Of the program.
     pub version: String,
@@ -286,6 +286,12 @@ pub struct ControlStatus {
     pub acknowledged: Option<u64>,
     /// Why the dataplane does not serve `generation`; `None` when it does.
     pub dataplane_problem: Option<String>,
+    /// What else is wrong, in words with a remedy, such as a service all of whose backends are down.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// Health checks; `None` if there are none.
+    #[serde(default)]
+    pub checks: Option<ChecksStatus>,
     /// Services configured.
     pub services: usize,
     /// Distinct backend addresses configured.
@@ -329,7 +335,7 @@ pub struct ServiceView {
     pub port: PortMapping,
     /// Pool that serves it.
     pub pool: String,
-    /// Backends with a weight above 0 and an open way.
+    /// Backends with a weight above 0 and an open way that are not down.
     pub backends_usable: usize,
     /// Backends in the pool.
     pub backends_total: usize,
@@ -348,12 +354,27 @@ pub struct BackendView {
     pub mode: Mode,
     /// Share of new flows; 0 drains.
     pub weight: u16,
-    /// `reachable`, `draining`, `unknown` (dataplane not connected) or the drop reason its packets are counted under.
+    /// `reachable`, `draining`, `down` (its checks fail), `unknown` (dataplane not connected) or the drop reason its
+    /// packets are counted under.
     pub state: String,
+    /// What its checks say; `None` if its pool has none.
+    #[serde(default)]
+    pub health: Option<BackendHealth>,
     /// The way there, if open.
     pub next_hop: Option<ResolvedHop>,
     /// Flows at the last sweep, over all pools.
     pub flows: u64,
+}
+
+/// Which backends to drain, or to drain no longer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRequest {
+    /// Name or address.
+    pub backend: String,
+    /// Only in this pool; `None`: in each that has it.
+    pub pool: Option<String>,
+    /// Whether they take no new flows from now on, or do so again.
+    pub drained: bool,
 }
 
 /// The file was read again.

@@ -1,24 +1,56 @@
-//! The one place where the pure [`State`] meets the world: events go in, effects come out, whoever asks may
-//! look. Shared by the tasks of the single-threaded runtime; no lock is held across an `await`.
+//! The one place where the pure [`State`] and [`Roster`] meet the world: events go in, effects come out, whoever asks
+//! may look. Shared by the tasks of the single-threaded runtime; no lock is held across an `await`.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use shunt_api::snapshot::Snapshot;
-use shunt_api::status::ConfigProblem;
+use shunt_api::snapshot::{ProbeWay, Snapshot};
+use shunt_api::status::{ConfigProblem, DrainRequest};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tracing::Level;
 
+use crate::health::{HealthEvent, Runner};
+use crate::journal::Journal;
+use crate::memory::MemoryFile;
+use crate::roster::{Balance, Roster};
 use crate::source::Reading;
-use crate::state::{Event, Notice, State};
+use crate::state::{Effects, Event, Notice, State};
 
-/// The state and its outlets.
+/// Most results of checks taken in at once: what comes while one round is worked on.
+const RESULTS_MAX: usize = 4_096;
+
+/// What should be and what is.
+#[derive(Debug)]
+pub struct Model {
+    /// The agreement with the dataplane.
+    pub state: State,
+    /// The backends.
+    pub roster: Roster,
+    memory: MemoryFile,
+    watched: Watched,
+}
+
+/// What the checks were last set from, apart from the configuration.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Watched {
+    ways: Vec<ProbeWay>,
+    rooms: HashMap<IpAddr, u32>,
+}
+
+/// The model and its outlets.
 pub struct Control {
-    state: Mutex<State>,
+    model: Mutex<Model>,
     /// The snapshot last published. Watched by the dataplane's task: only the newest matters.
     publish: watch::Sender<Option<Arc<Snapshot>>>,
     /// A snapshot is on its way. Watched by whoever waits for the answer.
     awaits_answer: watch::Sender<bool>,
+    /// When to balance again.
+    next_step: watch::Sender<Option<Instant>>,
+    runner: Runner,
+    journal: Journal,
 }
 
 /// What came of taking a configuration.
@@ -26,17 +58,22 @@ pub struct Control {
 pub struct Reload {
     /// Generation now wanted.
     pub generation: u64,
-    /// It differs from the one before.
+    /// Something differs from the configuration before.
     pub changed: bool,
 }
 
 impl Control {
     /// Nothing configured, nothing connected.
-    pub fn new() -> Self {
+    pub fn new(runner: Runner, journal: Journal, memory: MemoryFile) -> Self {
+        let roster = Roster::new(memory.memory().clone());
+        let model = Model { state: State::default(), roster, memory, watched: Watched::default() };
         Self {
-            state: Mutex::default(),
+            model: Mutex::new(model),
             publish: watch::Sender::new(None),
             awaits_answer: watch::Sender::new(false),
+            next_step: watch::Sender::new(None),
+            runner,
+            journal,
         }
     }
 
@@ -45,37 +82,75 @@ impl Control {
         self.publish.subscribe()
     }
 
-    /// Takes in an event and carries out its effects.
+    /// The health checks.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    /// What happened.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Takes in what the dataplane said, and carries out what follows.
     pub fn apply(&self, event: Event) {
-        let mut state = self.state();
-        let effects = state.apply(event, Instant::now());
-        self.awaits_answer.send_replace(state.awaits_answer());
-        drop(state);
-        effects.notices.iter().for_each(log);
-        if effects.publish.is_some() {
-            self.publish.send_replace(effects.publish);
-        }
+        let mut model = self.model();
+        let effects = model.state.apply(event, Instant::now());
+        self.carry_out(&mut model, effects, false);
     }
 
     /// Takes in what a source gave.
     pub fn configure(&self, reading: Reading) -> Result<Reload, ConfigProblem> {
-        match reading {
-            Ok(desired) => {
-                let before = self.look(State::generation);
-                self.apply(Event::ConfigLoaded(desired));
-                let generation = self.look(State::generation);
-                Ok(Reload { generation, changed: generation != before })
-            }
+        let desired = match reading {
+            Ok(desired) => desired,
             Err(problem) => {
                 self.apply(Event::ConfigRefused(problem.clone()));
-                Err(problem)
+                return Err(problem);
+            }
+        };
+        let mut model = self.model();
+        let warnings = desired.config.warnings().to_vec();
+        let changed = model.roster.load(desired.config, desired.snapshot);
+        self.runner.set_never_from(model.roster.own_addresses());
+        let loaded = |snapshot| Event::ConfigLoaded { snapshot: Box::new(snapshot), warnings };
+        self.balance(&mut model, loaded, true);
+        Ok(Reload { generation: model.state.generation(), changed })
+    }
+
+    /// Drains backends, or ends that. The error says that there is no such backend.
+    pub fn set_drained(&self, request: &DrainRequest) -> Result<Vec<(usize, usize)>, String> {
+        let mut model = self.model();
+        let places = model.roster.set_drained(request)?;
+        self.rebalance(&mut model);
+        Ok(places)
+    }
+
+    /// Takes in what checks find, for ever.
+    pub async fn follow_checks(&self, mut results: UnboundedReceiver<HealthEvent>) {
+        let mut taken = Vec::new();
+        while results.recv_many(&mut taken, RESULTS_MAX).await > 0 {
+            let mut model = self.model();
+            model.roster.observe(std::mem::take(&mut taken));
+            self.rebalance(&mut model);
+        }
+    }
+
+    /// Balances again at each step of a slow start, for ever.
+    pub async fn follow_steps(&self) {
+        let mut next_step = self.next_step.subscribe();
+        loop {
+            let next = *next_step.borrow_and_update();
+            tokio::select! {
+                // Fails only if the sender is gone, and `self` holds it.
+                _ = next_step.changed() => {}
+                () = at(next) => self.rebalance(&mut self.model()),
             }
         }
     }
 
-    /// Reads something from the state.
-    pub fn look<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        read(&self.state())
+    /// Reads something from the model.
+    pub fn look<T>(&self, read: impl FnOnce(&Model) -> T) -> T {
+        read(&self.model())
     }
 
     /// Returns once no snapshot is on its way.
@@ -85,8 +160,59 @@ impl Control {
         let _ = awaits_answer.wait_for(|awaits| !awaits).await;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rebalance(&self, model: &mut Model) {
+        self.balance(model, |snapshot| Event::Rebalanced(Box::new(snapshot)), false);
+    }
+
+    fn balance(&self, model: &mut Model, event: impl FnOnce(Snapshot) -> Event, new_checks: bool) {
+        let now = Instant::now();
+        let Some(Balance { snapshot, happenings }) = model.roster.balance(now) else { return };
+        let effects = model.state.apply(event(snapshot), now);
+        self.next_step.send_replace(model.roster.next_step(now));
+        self.carry_out(model, effects, new_checks);
+        happenings.into_iter().for_each(|happening| self.journal.tell(happening));
+        model.memory.save(model.roster.memory());
+    }
+
+    fn carry_out(&self, model: &mut Model, effects: Effects, new_checks: bool) {
+        self.awaits_answer.send_replace(model.state.awaits_answer());
+        effects.notices.iter().for_each(log);
+        if effects.publish.is_some() {
+            self.publish.send_replace(effects.publish);
+        }
+        self.set_checks(model, new_checks);
+    }
+
+    /// Tells the runner what to check, if that has changed.
+    fn set_checks(&self, model: &mut Model, new_checks: bool) {
+        let served = model.state.served();
+        self.runner.set_delivering(served.is_some());
+        let (Some(served), Some(status)) = (served, model.state.dataplane()) else {
+            // Checks that need the dataplane keep what is known of them until it is back.
+            if new_checks {
+                self.runner.set(model.roster.watches(&model.watched.ways, &model.watched.rooms));
+            }
+            return;
+        };
+        let resolved =
+            status.next_hops.iter().filter_map(|hop| Some((hop.address, hop.resolved.as_ref()?.mtu)));
+        let watched = Watched { ways: served.probes.clone(), rooms: resolved.collect() };
+        if new_checks || watched != model.watched {
+            self.runner.set(model.roster.watches(&watched.ways, &watched.rooms));
+            model.watched = watched;
+        }
+    }
+
+    fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Then; never if there is nothing to wait for.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -44,7 +44,7 @@ pub async fn keep_in_agreement(client: Client, control: &Control) {
             }
         };
         if let Some(snapshot) = next(&mut published, pause).await {
-            control.apply(send(&sending, &snapshot).await);
+            control.apply(send(&sending, snapshot).await);
         }
     }
 }
@@ -58,9 +58,9 @@ async fn next(
     published.borrow_and_update().clone()
 }
 
-async fn send(client: &Client, snapshot: &Snapshot) -> Event {
-    match client.put::<Ack>("/v1/snapshot", snapshot).await {
-        Ok(ack) => Event::Acknowledged(ack),
+async fn send(client: &Client, snapshot: Arc<Snapshot>) -> Event {
+    match client.put::<Ack>("/v1/snapshot", &*snapshot).await {
+        Ok(ack) => Event::Acknowledged(ack, snapshot),
         Err(ClientError::Refused { message, .. }) => {
             let rejected = serde_json::from_str(&message).unwrap_or(Rejected { reason: message });
             Event::Rejected { generation: snapshot.generation, reason: rejected.reason }

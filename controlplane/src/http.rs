@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use shunt_api::daemon::{self, Peer};
-use shunt_api::status::{BackendView, ControlStatus, Reloaded, ServiceView};
+use shunt_api::status::{BackendView, ControlStatus, DrainRequest, Event, Reloaded, ServiceView};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Control, Reload};
 use crate::source::file::ReloadRequest;
-use crate::view;
+use crate::view::{self, Now};
 
 /// Longest a reload waits for the dataplane's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,15 +40,18 @@ pub async fn serve(listener: UnixListener, context: Context) -> std::io::Result<
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
         .route("/v1/backends", get(backends))
+        .route("/v1/events", get(events))
+        .route("/v1/drain", put(drain))
         .route("/v1/reload", post(reload))
         .with_state(context);
-    daemon::serve(listener, router, "GET /v1/status, GET /v1/services, GET /v1/backends or POST /v1/reload")
-        .await
+    let paths = "GET /v1/status, /v1/services, /v1/backends or /v1/events, PUT /v1/drain or POST /v1/reload";
+    daemon::serve(listener, router, paths).await
 }
 
 async fn status(State(context): State<Context>) -> Json<ControlStatus> {
     let uptime_s = context.started.elapsed().as_secs();
-    Json(context.control.look(|state| view::status(state, &context.config_file, uptime_s)))
+    let figures = context.control.runner().figures();
+    Json(context.control.look(|model| view::status(model, &figures, &context.config_file, uptime_s)))
 }
 
 async fn services(State(context): State<Context>) -> Json<Vec<ServiceView>> {
@@ -56,7 +59,35 @@ async fn services(State(context): State<Context>) -> Json<Vec<ServiceView>> {
 }
 
 async fn backends(State(context): State<Context>) -> Json<Vec<BackendView>> {
-    Json(context.control.look(view::backends))
+    Json(all_backends(&context.control))
+}
+
+fn all_backends(control: &Control) -> Vec<BackendView> {
+    let (now, statuses) = (Now::read(), control.runner().statuses());
+    control.look(|model| view::backends(model, &statuses, now))
+}
+
+async fn events(State(context): State<Context>) -> Json<Vec<Event>> {
+    Json(context.control.journal().kept())
+}
+
+/// Answers with the backends that were meant.
+async fn drain(
+    State(context): State<Context>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(request): Json<DrainRequest>,
+) -> Response {
+    let DrainRequest { backend, drained, .. } = &request;
+    tracing::info!(peer.uid, peer.pid, backend, drained, "drain requested");
+    let control = &context.control;
+    match control.set_drained(&request) {
+        Ok(meant) => {
+            let places = control.look(|model| model.roster.places());
+            let views = places.iter().zip(all_backends(control)).filter(|(place, _)| meant.contains(place));
+            Json(views.map(|(_, backend)| backend).collect::<Vec<_>>()).into_response()
+        }
+        Err(reason) => (StatusCode::NOT_FOUND, reason).into_response(),
+    }
 }
 
 async fn reload(State(context): State<Context>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
@@ -77,7 +108,7 @@ async fn reload(State(context): State<Context>, ConnectInfo(peer): ConnectInfo<P
 /// Waits for the dataplane, but not for long.
 async fn outcome(control: &Control, reload: Reload) -> Reloaded {
     let _ = tokio::time::timeout(ANSWER_TIMEOUT, control.answered()).await;
-    let ack = control.look(|state| state.acknowledgement().cloned());
+    let ack = control.look(|model| model.state.acknowledgement().cloned());
     let ack = ack.filter(|ack| ack.generation >= reload.generation);
     Reloaded {
         generation: reload.generation,

@@ -12,7 +12,13 @@ const EVENTS_MAX: usize = 2_000;
 
 /// The last events; clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Journal(Arc<Mutex<VecDeque<Event>>>);
+pub struct Journal(Arc<Mutex<Events>>);
+
+#[derive(Debug, Default)]
+struct Events {
+    told: u64,
+    kept: VecDeque<Event>,
+}
 
 /// Something that became another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,18 +44,20 @@ impl Journal {
             _ => tracing::info!("{subject}: {text}{because}"),
         }
         let mut events = self.events();
-        if events.len() == EVENTS_MAX {
-            events.pop_front();
+        if events.kept.len() == EVENTS_MAX {
+            events.kept.pop_front();
         }
-        events.push_back(Event { at_ms: TimeMs::of(SystemTime::now()), subject, text, reason });
+        events.told += 1;
+        let (number, at_ms) = (events.told, TimeMs::of(SystemTime::now()));
+        events.kept.push_back(Event { number, at_ms, subject, text, reason });
     }
 
     /// What is kept, the oldest first.
     pub fn kept(&self) -> Vec<Event> {
-        self.events().iter().cloned().collect()
+        self.events().kept.iter().cloned().collect()
     }
 
-    fn events(&self) -> MutexGuard<'_, VecDeque<Event>> {
+    fn events(&self) -> MutexGuard<'_, Events> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,7 +80,10 @@ mod tests {
         }
         let kept = journal.kept();
         assert_eq!(kept.len(), EVENTS_MAX);
-        assert_eq!((kept[0].text.as_str(), kept[0].subject.as_str()), ("down 1", "backend a"));
+        assert_eq!(
+            (kept[0].number, kept[0].text.as_str(), kept[0].subject.as_str()),
+            (2, "down 1", "backend a")
+        );
         assert_eq!(kept[EVENTS_MAX - 1].text, format!("down {EVENTS_MAX}"));
         assert_eq!(kept[0].reason.as_deref(), Some("refused"));
     }

@@ -3,16 +3,14 @@
 
 #[allow(dead_code, reason = "wired with the next commits")]
 mod announce;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired with the next commit"))]
 mod balance;
 mod control;
 mod dataplane;
 mod fleet_key;
-#[expect(dead_code, unused_imports, reason = "wired with the next commit")]
 mod health;
 mod http;
-#[cfg_attr(not(test), allow(dead_code, reason = "wired with the next commits"))]
 mod journal;
+mod memory;
 mod roster;
 mod source;
 mod state;
@@ -31,6 +29,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use control::Control;
+use health::{Prober, Runner};
+use journal::Journal;
+use memory::MemoryFile;
 use source::file::{self, ConfigFile};
 
 /// Decides what Shunt's dataplane should do: reads the configuration file, sends the dataplane what follows
@@ -50,7 +51,8 @@ struct Arguments {
     /// Unix socket of the dataplane
     #[arg(long, value_name = "PATH", env = "SHUNT_DATAPLANE_SOCKET", default_value = DATAPLANE_SOCKET)]
     dataplane_socket: PathBuf,
-    /// Directory for what must outlive a restart: the fleet key, unless the configuration names one
+    /// Directory for what must outlive a restart: who is down or drained, and the fleet key, unless the configuration
+    /// names one
     #[arg(long, value_name = "DIR", default_value = "/var/lib/shunt")]
     state_dir: PathBuf,
     /// What to log: error, warn, info, debug, trace, or filters such as `info,hyper=debug`
@@ -76,7 +78,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let stop = daemon::stop_signal()?;
     let (listener, socket_file) = daemon::listen(&arguments.socket, "shunt-controlplane").await?;
 
-    let control = Arc::new(Control::new());
+    health::raise_open_files();
+    let (runner, results) = Runner::new(Prober::new(), health::seed());
+    let memory = MemoryFile::read(arguments.state_dir.join("backends.json"));
+    let control = Arc::new(Control::new(runner, Journal::default(), memory));
     let own_key = arguments.state_dir.join("fleet.key");
     let mut config_file = ConfigFile::new(arguments.config.clone(), own_key);
     // A problem is logged and shown in the status; the file may be mended while this runs.
@@ -94,6 +99,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tokio::select! {
         served = http::serve(listener, context) => served.map_err(|error| anyhow::anyhow!("the socket broke: {error}; start it again"))?,
         () = file::follow(config_file, &control, hangup, requests) => {}
+        () = control.runner().run() => {}
+        () = control.follow_checks(results) => {}
+        () = control.follow_steps() => {}
         () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control) => {}
         name = stop => {
             tracing::info!("{name}: stopping; the dataplane forwards on");

@@ -19,13 +19,14 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use shunt_api::config::{Config, Service, Target, Targets, Via};
 use shunt_api::snapshot::{Mode, PROBE_MARK, ProbeWay, Snapshot};
+use shunt_api::status::DrainRequest;
 
 use crate::balance::{Condition, all_down, balanced};
 use crate::health::{HealthEvent, Watch, Way, next_step};
 use crate::journal::Happening;
 use numbers::Numbers;
 use standing::Known;
-pub use standing::Standing;
+pub use standing::{Standing, question};
 
 /// A backend of a pool, by the names of both.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,12 +127,8 @@ impl Roster {
     }
 
     /// Drains the backends of a name or address, or ends that. The error says that there is none.
-    pub fn set_drained(
-        &mut self,
-        backend: &str,
-        pool: Option<&str>,
-        drained: bool,
-    ) -> Result<Vec<(usize, usize)>, String> {
+    pub fn set_drained(&mut self, request: &DrainRequest) -> Result<Vec<(usize, usize)>, String> {
+        let (backend, pool) = (&request.backend, request.pool.as_deref());
         let places = self.find(backend, pool);
         if places.is_empty() {
             let of_pool = pool.map_or(String::new(), |pool| format!(" of pool `{pool}`"));
@@ -141,7 +138,7 @@ impl Roster {
         }
         for (pool, backend) in &places {
             let member = self.member(*pool, *backend);
-            if drained {
+            if request.drained {
                 self.drained.insert(member)
             } else {
                 self.drained.remove(&member)
@@ -218,7 +215,12 @@ impl Roster {
         &self.standings[pool][backend]
     }
 
-    /// The targets of each backend that is checked, by pool and place in it.
+    /// Every backend of every pool, in the order of the configuration.
+    pub fn places(&self) -> Vec<(usize, usize)> {
+        self.config().map_or_else(Vec::new, |config| places_of(config).collect())
+    }
+
+    /// The targets of each backend that is checked, by its place.
     pub fn targets(&self) -> HashMap<(usize, usize), Vec<&Target>> {
         let Some(Configured { targets, .. }) = &self.configured else { return HashMap::new() };
         let of = |indices: &[usize]| indices.iter().map(|index| &targets.targets[*index]).collect();

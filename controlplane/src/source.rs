@@ -3,16 +3,19 @@
 
 pub mod file;
 
+use std::sync::Arc;
+
+use shunt_api::config::Config;
 use shunt_api::snapshot::Snapshot;
 use shunt_api::status::ConfigProblem;
 
 /// What a source wants, not numbered yet.
 #[derive(Clone, Debug)]
 pub struct Desired {
-    /// With generation 0.
+    /// What was asked for.
+    pub config: Arc<Config>,
+    /// What it compiles to, with generation 0.
     pub snapshot: Snapshot,
-    /// What is allowed but hardly meant.
-    pub warnings: Vec<ConfigProblem>,
 }
 
 /// What came of looking at a source.

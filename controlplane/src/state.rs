@@ -1,9 +1,9 @@
 //! What should be, what is, and what to do about the difference: pure, without I/O and without a clock.
 //!
 //! ```text
-//!               ConfigLoaded, ConfigRefused            DataplaneStatus, Acknowledged, Rejected, Disconnected
-//! source/file ─────────────────────────────→ State ←──────────────────────────────────────────── dataplane
-//!                                              │ Effects { publish, notices }
+//!         ConfigLoaded, ConfigRefused, Rebalanced      DataplaneStatus, Acknowledged, Rejected, Disconnected
+//! source, roster ─────────────────────────────→ State ←────────────────────────────────────────── dataplane
+//!                                                 │ Effects { publish, notices }
 //! ```
 //!
 //! Of the dataplane, [`State`] believes only what it says of itself: it is in agreement when the instance
@@ -17,8 +17,6 @@ use shunt_api::snapshot::{Ack, Snapshot};
 use shunt_api::status::{ConfigProblem, DataplaneStatus};
 use tracing::Level;
 
-use crate::source::Desired;
-
 /// Until a refused snapshot is tried again: what was in its way, such as a missing NIC, may have gone.
 const RETRY_REJECTED: Duration = Duration::from_secs(5);
 
@@ -26,13 +24,20 @@ const RETRY_REJECTED: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub enum Event {
     /// The source is valid.
-    ConfigLoaded(Box<Desired>),
+    ConfigLoaded {
+        /// What to serve for it; its generation does not matter.
+        snapshot: Box<Snapshot>,
+        /// What is allowed but hardly meant.
+        warnings: Vec<ConfigProblem>,
+    },
+    /// The same configuration leads to another snapshot, because backends are otherwise; its generation does not matter.
+    Rebalanced(Box<Snapshot>),
     /// The source is not.
     ConfigRefused(ConfigProblem),
     /// The dataplane answered.
     DataplaneStatus(Box<DataplaneStatus>),
-    /// Every worker forwards by a generation.
-    Acknowledged(Ack),
+    /// Every worker forwards by this snapshot.
+    Acknowledged(Ack, Arc<Snapshot>),
     /// The dataplane refused a generation.
     Rejected {
         /// The one refused.
@@ -65,6 +70,7 @@ pub struct Notice {
 /// What should be and what is.
 #[derive(Debug, Default)]
 pub struct State {
+    /// The snapshot that should be served; `None` before the first good configuration.
     wanted: Option<Arc<Snapshot>>,
     config_problem: Option<ConfigProblem>,
     dataplane: Dataplane,
@@ -96,6 +102,7 @@ impl Default for Dataplane {
 struct Acknowledged {
     instance: u64,
     ack: Ack,
+    snapshot: Arc<Snapshot>,
 }
 
 /// What became of the snapshot last published.
@@ -115,22 +122,20 @@ impl State {
     pub fn apply(&mut self, event: Event, now: Instant) -> Effects {
         let mut effects = Effects::default();
         match event {
-            Event::ConfigLoaded(desired) => self.config_loaded(*desired, &mut effects),
+            Event::ConfigLoaded { snapshot, warnings } => {
+                self.config_loaded(*snapshot, &warnings, &mut effects);
+            }
+            Event::Rebalanced(snapshot) => self.rebalanced(*snapshot, &mut effects),
             Event::ConfigRefused(problem) => self.config_refused(problem, &mut effects),
             Event::DataplaneStatus(status) => self.dataplane_status(status, now, &mut effects),
-            Event::Acknowledged(ack) => self.acknowledged(ack, &mut effects),
+            Event::Acknowledged(ack, snapshot) => self.acknowledged(ack, snapshot, &mut effects),
             Event::Rejected { generation, reason } => self.rejected(generation, reason, now, &mut effects),
             Event::Disconnected(reason) => self.disconnected(reason, &mut effects),
         }
         effects
     }
 
-    /// The snapshot that should be served; `None` before the first good configuration.
-    pub fn wanted(&self) -> Option<&Snapshot> {
-        self.wanted.as_deref()
-    }
-
-    /// Generation of [`Self::wanted`]; 0 if there is none.
+    /// Generation of the snapshot that should be served; 0 before the first good configuration.
     pub fn generation(&self) -> u64 {
         self.wanted.as_ref().map_or(0, |snapshot| snapshot.generation)
     }
@@ -150,8 +155,17 @@ impl State {
 
     /// What the dataplane that answers now last agreed to.
     pub fn acknowledgement(&self) -> Option<&Ack> {
+        self.agreed().map(|acknowledged| &acknowledged.ack)
+    }
+
+    /// The snapshot that the dataplane which answers now last agreed to.
+    pub fn served(&self) -> Option<&Arc<Snapshot>> {
+        self.agreed().map(|acknowledged| &acknowledged.snapshot)
+    }
+
+    fn agreed(&self) -> Option<&Acknowledged> {
         let instance = self.dataplane()?.instance;
-        self.acknowledged.as_ref().filter(|acknowledged| acknowledged.instance == instance).map(|a| &a.ack)
+        self.acknowledged.as_ref().filter(|acknowledged| acknowledged.instance == instance)
     }
 
     /// A snapshot is on its way, and neither taken nor refused yet.
@@ -178,11 +192,9 @@ impl State {
         }
     }
 
-    fn config_loaded(&mut self, desired: Desired, effects: &mut Effects) {
+    fn config_loaded(&mut self, snapshot: Snapshot, warnings: &[ConfigProblem], effects: &mut Effects) {
         let mended = self.config_problem.take().is_some();
-        let mut snapshot = desired.snapshot;
-        snapshot.generation = self.generation();
-        if self.wanted.as_deref() == Some(&snapshot) {
+        let Some(taken) = self.take(snapshot) else {
             if mended {
                 effects.info("the configuration is good again, and what is served already".into());
             }
@@ -190,20 +202,34 @@ impl State {
                 self.publish(effects);
             }
             return;
-        }
-        let served = self.dataplane().and_then(|status| status.generation).unwrap_or(0);
-        snapshot.generation = served.max(self.generation()) + 1;
+        };
+        let Snapshot { generation, services, pools, .. } = &*taken;
         effects.info(format!(
-            "configuration taken as generation {} (services: {}, pools: {})",
-            snapshot.generation,
-            snapshot.services.len(),
-            snapshot.pools.len()
+            "configuration taken as generation {generation} (services: {}, pools: {})",
+            services.len(),
+            pools.len()
         ));
-        desired.warnings.iter().for_each(|warning| effects.warn(warning.to_string()));
-        self.wanted = Some(Arc::new(snapshot));
+        warnings.iter().for_each(|warning| effects.warn(warning.to_string()));
         if self.dataplane().is_some() {
             self.publish(effects);
         }
+    }
+
+    fn rebalanced(&mut self, snapshot: Snapshot, effects: &mut Effects) {
+        if self.take(snapshot).is_some() && self.dataplane().is_some() {
+            self.publish(effects);
+        }
+    }
+
+    /// Wants a snapshot from now on, under a number of its own. `None` if it is what is wanted already.
+    fn take(&mut self, mut snapshot: Snapshot) -> Option<Arc<Snapshot>> {
+        snapshot.generation = self.generation();
+        if self.wanted.as_deref() == Some(&snapshot) {
+            return None;
+        }
+        let served = self.dataplane().and_then(|status| status.generation).unwrap_or(0);
+        snapshot.generation = served.max(self.generation()) + 1;
+        self.wanted.insert(Arc::new(snapshot)).clone().into()
     }
 
     fn config_refused(&mut self, problem: ConfigProblem, effects: &mut Effects) {
@@ -271,7 +297,7 @@ impl State {
         effects.publish.clone_from(&self.wanted);
     }
 
-    fn acknowledged(&mut self, ack: Ack, effects: &mut Effects) {
+    fn acknowledged(&mut self, ack: Ack, snapshot: Arc<Snapshot>, effects: &mut Effects) {
         let Some(instance) = self.dataplane().map(|status| status.instance) else { return };
         effects.info(format!("the dataplane forwards by generation {}", ack.generation));
         for setting in &ack.restart_needed {
@@ -280,7 +306,7 @@ impl State {
         if ack.generation == self.generation() {
             self.exchange = Exchange::Idle;
         }
-        self.acknowledged = Some(Acknowledged { instance, ack });
+        self.acknowledged = Some(Acknowledged { instance, ack, snapshot });
     }
 
     fn rejected(&mut self, generation: u64, reason: String, now: Instant, effects: &mut Effects) {

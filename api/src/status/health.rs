@@ -6,19 +6,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// Whether a backend gets new flows.
+/// Whether a backend is alive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthState {
     /// Not decided yet: the first probes are under way.
     #[default]
     Unknown,
-    /// It does.
+    /// It answers.
     Up,
-    /// It does not, because its checks fail.
+    /// It does not answer as it should.
     Down,
-    /// It does not, because an operator or a weight of 0 says so; whether it is up does not matter.
-    Draining,
 }
 
 /// A time in milliseconds since 1970-01-01 00:00 UTC.
@@ -35,13 +33,51 @@ pub struct BackendHealth {
     pub since_ms: Option<TimeMs>,
     /// Why it is so, such as `connection refused by 203.0.113.10:80`; `None` if there is nothing to say.
     pub reason: Option<String>,
-    /// What the last good answer took, in microseconds; `None` before the first.
+    /// What the last good answer took, in microseconds, of its slowest probe; `None` before the first.
     pub last_latency_us: Option<u64>,
+    /// What is asked; the backend is up while all are.
+    #[serde(default)]
+    pub probes: Vec<ProbeView>,
+}
+
+/// A probe of a backend, made again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeView {
+    /// Such as `tcp 203.0.113.10:80 through the service`.
+    pub question: String,
+    /// What it says.
+    pub state: HealthState,
+    /// Why it last failed; `None` if it never did.
+    pub last_failure: Option<String>,
+    /// How often it succeeded.
+    pub successes: u64,
+    /// How often it failed.
+    pub failures: u64,
+    /// How often this box could not ask, which counts for nothing.
+    pub own_faults: u64,
+}
+
+/// The health checks as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChecksStatus {
+    /// Distinct probes that are made again and again.
+    pub probes: usize,
+    /// Probes that have ended.
+    pub made: u64,
+    /// Probes that were left out, because the one before still ran or the control plane was held up.
+    pub left_out: u64,
+    /// Probes that this box could not make, which count for nothing.
+    pub own_faults: u64,
+    /// How late 99 of 100 probes began at most, as a share of their interval.
+    pub late_p99: f64,
 }
 
 /// A transition: something of interest to operators became another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
+    /// Grows by one with each event of a run of the control plane, from 1.
+    #[serde(default)]
+    pub number: u64,
     /// When.
     pub at_ms: TimeMs,
     /// What changed, such as `backend web1 of pool web`.
@@ -60,14 +96,13 @@ impl TimeMs {
     }
 }
 
-/// `up`, `down`, `unknown` or `draining`.
+/// `up`, `down` or `unknown`.
 impl fmt::Display for HealthState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Unknown => "unknown",
             Self::Up => "up",
             Self::Down => "down",
-            Self::Draining => "draining",
         })
     }
 }
@@ -88,7 +123,7 @@ const LAST_MS: u64 = 253_402_300_799_999;
 /// A line for `lbctl events`: time, subject, what became of it, reason.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at_ms, subject, text, reason } = self;
+        let Self { number: _, at_ms, subject, text, reason } = self;
         write!(f, "{at_ms} {subject}: {text}")?;
         reason.as_ref().map_or(Ok(()), |reason| write!(f, " ({reason})"))
     }
@@ -101,6 +136,7 @@ mod tests {
     #[test]
     fn an_event_is_a_line() {
         let event = |reason: Option<&str>| Event {
+            number: 1,
             at_ms: TimeMs(1_769_860_800_123),
             subject: "backend web1 of pool web".into(),
             text: "down".into(),
@@ -114,15 +150,16 @@ mod tests {
     #[test]
     fn health_travels_as_json() {
         let health = BackendHealth {
-            state: HealthState::Draining,
+            state: HealthState::Down,
             since_ms: Some(TimeMs(1)),
             reason: None,
             last_latency_us: Some(250),
+            probes: vec![],
         };
         let json = serde_json::to_string(&health).unwrap();
-        assert_eq!(json, r#"{"state":"draining","since_ms":1,"reason":null,"last_latency_us":250}"#);
+        assert_eq!(json, r#"{"state":"down","since_ms":1,"reason":null,"last_latency_us":250,"probes":[]}"#);
         assert_eq!(serde_json::from_str::<BackendHealth>(&json).unwrap(), health);
-        for state in [HealthState::Unknown, HealthState::Up, HealthState::Down, HealthState::Draining] {
+        for state in [HealthState::Unknown, HealthState::Up, HealthState::Down] {
             assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{state}\""));
         }
     }

@@ -122,11 +122,6 @@ impl Machine {
         self.health
     }
 
-    /// Since when; while it is unknown, since the start.
-    pub fn since(&self) -> Instant {
-        self.since
-    }
-
     /// How long it must answer every check to come up; 0 unless it flaps.
     pub fn hold(&self) -> Duration {
         self.flapping.hold

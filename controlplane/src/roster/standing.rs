@@ -79,8 +79,8 @@ impl Standing {
     }
 }
 
-/// Such as `tcp 203.0.113.10:80 through the service`.
-fn question(target: &Target) -> String {
+/// What is asked of it, such as `tcp 203.0.113.10:80 through the service`.
+pub fn question(target: &Target) -> String {
     let Target { destination, check, mode, .. } = target;
     let way = match check.via_of(*mode) {
         Via::Service => "through the service",

@@ -71,6 +71,16 @@ impl World {
         self.roster.observe(of_backend.map(event).collect());
     }
 
+    fn drain(
+        &mut self,
+        backend: &str,
+        pool: Option<&str>,
+        drained: bool,
+    ) -> Result<Vec<(usize, usize)>, String> {
+        let request = DrainRequest { backend: backend.into(), pool: pool.map(Into::into), drained };
+        self.roster.set_drained(&request)
+    }
+
     /// Names and weights by service, and what is told.
     fn balance(&mut self) -> ([String; 2], Vec<String>) {
         let Balance { snapshot, happenings } = self.roster.balance(self.now).unwrap();
@@ -124,12 +134,12 @@ fn what_is_told_and_balanced_follows_from_checks() {
 #[test]
 fn what_is_alike_in_several_pools_is_told_once() {
     let mut world = World::new(&config("", ""));
-    let told = world.roster.set_drained("10.0.0.1", None, true).unwrap();
+    let told = world.drain("10.0.0.1", None, true).unwrap();
     assert_eq!(told, [(0, 0), (1, 0)]);
     world.check("a:0 b:1", "a:0 c:1", &["backend a of pools web, other: draining"]);
-    world.roster.set_drained("a", Some("other"), false).unwrap();
+    world.drain("a", Some("other"), false).unwrap();
     world.check("a:0 b:1", "a:1 c:1", &["backend a of pool other: no longer draining"]);
-    let error = world.roster.set_drained("b", Some("other"), true).unwrap_err();
+    let error = world.drain("b", Some("other"), true).unwrap_err();
     assert!(error.starts_with("there is no backend of pool `other` of name or address `b`"), "{error}");
 }
 
@@ -137,7 +147,7 @@ fn what_is_alike_in_several_pools_is_told_once() {
 fn a_change_of_the_configuration_forgets_nothing_of_what_stays() {
     let mut world = World::new(&config("", ""));
     world.answer(2, Health::Down);
-    world.roster.set_drained("c", None, true).unwrap();
+    world.drain("c", None, true).unwrap();
     let before = world.balance().0;
     assert_eq!(before, ["a:1", "a:1 c:0"]);
     assert!(!world.load(&config("", "")), "the same again");
@@ -165,7 +175,7 @@ fn a_change_of_the_configuration_forgets_nothing_of_what_stays() {
 fn a_restart_knows_who_was_down_or_drained_until_checks_decide() {
     let mut world = World::new(&config("", ""));
     world.answer(2, Health::Down);
-    world.roster.set_drained("c", None, true).unwrap();
+    world.drain("c", None, true).unwrap();
     world.balance();
     let mut again = World::with(&config("", ""), world.roster.memory());
     again.check("a:1", "a:1 c:0", &["backend c of pool other: draining"]);

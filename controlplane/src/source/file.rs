@@ -32,10 +32,13 @@ pub struct ConfigFile {
     path: PathBuf,
     own_key: PathBuf,
     /// The text last parsed, so that an unchanged file is not parsed again.
-    parsed: Option<(Arc<str>, Result<Config, ConfigProblem>)>,
+    parsed: Option<Parsed>,
     last: Option<Look>,
     taken: Option<Look>,
 }
+
+/// A text and what it says.
+type Parsed = (Arc<str>, Result<Arc<Config>, ConfigProblem>);
 
 /// All that a configuration is made of, for comparison.
 #[derive(Clone, PartialEq)]
@@ -79,7 +82,7 @@ impl ConfigFile {
         };
         let file = self.path.display().to_string();
         if self.parsed.as_ref().is_none_or(|(parsed, _)| *parsed != text) {
-            self.parsed = Some((Arc::clone(&text), Config::parse(&text, &file)));
+            self.parsed = Some((Arc::clone(&text), Config::parse(&text, &file).map(Arc::new)));
         }
         let config = self.parsed.as_ref().and_then(|(_, config)| config.as_ref().ok());
         let key = config.map(|config| fleet_key(config, &file, &self.own_key));
@@ -91,7 +94,7 @@ impl ConfigFile {
         let (_, config) = self.parsed.as_ref().expect("a text was read, so it was parsed");
         let config = config.as_ref().map_err(Clone::clone)?;
         let key = look.key.expect("a configuration that parses leads to a key or to a problem")?;
-        Ok(Box::new(Desired { snapshot: compile(config, key), warnings: config.warnings().to_vec() }))
+        Ok(Box::new(Desired { snapshot: compile(config, key), config: Arc::clone(config) }))
     }
 }
 

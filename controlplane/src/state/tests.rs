@@ -7,8 +7,7 @@ use shunt_api::compile::compile;
 
 fn desired(maglev_size: u32) -> Event {
     let config = Config::parse(&format!("dataplane.maglev_size = {maglev_size}"), "f").unwrap();
-    let snapshot = compile(&config, FleetKey([0; 16]));
-    Event::ConfigLoaded(Box::new(Desired { snapshot, warnings: config.warnings().to_vec() }))
+    Event::ConfigLoaded { snapshot: Box::new(compile(&config, FleetKey([0; 16]))), warnings: vec![] }
 }
 
 fn problem(line: usize) -> Event {
@@ -33,7 +32,9 @@ fn status(instance: u64, generation: Option<u64>) -> Event {
 }
 
 fn ack(generation: u64) -> Event {
-    Event::Acknowledged(Ack { generation, restart_needed: vec![] })
+    let snapshot = compile(&Config::parse("nic = []", "f").unwrap(), FleetKey([0; 16]));
+    let snapshot = Arc::new(Snapshot { generation, ..snapshot });
+    Event::Acknowledged(Ack { generation, restart_needed: vec![] }, snapshot)
 }
 
 fn rejected(generation: u64) -> Event {
@@ -46,7 +47,7 @@ fn disconnected() -> Event {
 
 /// The name of the state in the table below.
 fn name(state: &State) -> &'static str {
-    match (state.wanted().is_some(), state.dataplane().is_some(), &state.exchange) {
+    match (state.wanted.is_some(), state.dataplane().is_some(), &state.exchange) {
         (false, false, _) => "nothing",
         (false, true, _) => "unconfigured",
         (true, false, _) => "alone",
@@ -195,9 +196,9 @@ fn transitions_are_told_once() {
 #[test]
 fn warnings_are_told_with_the_configuration_they_belong_to() {
     let config = Config::parse("[pools.web]", "f").unwrap();
-    let snapshot = compile(&config, FleetKey([0; 16]));
-    let desired = Desired { snapshot, warnings: config.warnings().to_vec() };
-    let effects = State::default().apply(Event::ConfigLoaded(Box::new(desired)), Instant::now());
+    let snapshot = Box::new(compile(&config, FleetKey([0; 16])));
+    let event = Event::ConfigLoaded { snapshot, warnings: config.warnings().to_vec() };
+    let effects = State::default().apply(event, Instant::now());
     let warnings = effects.notices.iter().filter(|notice| notice.level == Level::WARN);
     assert_eq!(warnings.count(), 2, "empty and unused");
 }

@@ -170,7 +170,7 @@ proptest! {
             prop_assert_eq!(transition.is_some(), machine.health() != before);
             if let Some(transition) = transition {
                 prop_assert_eq!((transition.from, transition.to), (before, machine.health()));
-                prop_assert_eq!((transition.at, machine.since()), (now, now));
+                prop_assert_eq!((transition.at, machine.since), (now, now));
                 prop_assert_eq!(transition.to, if good { Health::Up } else { Health::Down });
                 prop_assert!(transition.from != transition.to);
                 let least = if good { rise } else { fall };

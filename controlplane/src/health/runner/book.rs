@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,14 +37,10 @@ pub struct Status {
     pub watch: Arc<Watch>,
     /// Up or down.
     pub health: Health,
-    /// Since when.
-    pub since: Instant,
-    /// How long it must answer every check to come up; 0 unless it flaps.
-    pub hold: Duration,
     /// How long the last success took; `None` before the first, and after a silence that is one.
     pub last_latency: Option<Duration>,
-    /// When and why a probe last failed, be it the backend's fault or this box's.
-    pub last_failure: Option<(Instant, String)>,
+    /// Why a probe last failed, be it the backend's fault or this box's.
+    pub last_failure: Option<String>,
     /// Probes that succeeded.
     pub successes: u64,
     /// Probes that failed.
@@ -119,7 +114,7 @@ struct Entry {
     watch: Arc<Watch>,
     machine: Machine,
     last_latency: Option<Duration>,
-    last_failure: Option<(Instant, String)>,
+    last_failure: Option<String>,
     successes: u64,
     failures: u64,
     own_faults: u64,
@@ -189,7 +184,7 @@ impl Book {
         }
         if let Err(Failure { reason, fault: Fault::Own }) = result {
             entry.own_faults += 1;
-            entry.last_failure = Some((now, reason.clone()));
+            entry.last_failure = Some(reason.clone());
             self.figures.own_faults += 1;
             return Outcome { event: None, notice: self.notice(reason, now) };
         }
@@ -281,7 +276,7 @@ impl Entry {
             }
             Err(failure) => {
                 self.failures += 1;
-                self.last_failure = Some((now, failure.reason.clone()));
+                self.last_failure = Some(failure.reason.clone());
                 self.machine.observe(Err(&failure.reason), now)
             }
         }
@@ -291,8 +286,6 @@ impl Entry {
         Status {
             watch: Arc::clone(&self.watch),
             health: self.machine.health(),
-            since: self.machine.since(),
-            hold: self.machine.hold(),
             last_latency: self.last_latency,
             last_failure: self.last_failure.clone(),
             successes: self.successes,
