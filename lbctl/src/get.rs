@@ -161,8 +161,20 @@ impl Listed for BackendView {
                 backend.flows.to_string(),
             ]);
         }
-        columns.text()
+        let mut text = columns.text();
+        for backend in all.iter().filter(|backend| backend.state == "down") {
+            let _ = writeln!(text, "{} of pool {} is down{}", backend.name, backend.pool, why(backend));
+        }
+        text
     }
+}
+
+/// Since when a backend is down, and why.
+fn why(backend: &BackendView) -> String {
+    let health = backend.health.as_ref();
+    let since = health.and_then(|health| health.since_ms).map(|since| format!(" since {since}"));
+    let reason = health.and_then(|health| health.reason.as_ref()).map(|reason| format!(": {reason}"));
+    since.unwrap_or_default() + &reason.unwrap_or_default()
 }
 
 /// The NIC packets leave by, their VLAN if they are tagged, and the router if there is one between.

@@ -4,6 +4,8 @@
 //! Exit codes: 0 all is well, 1 what was asked for is not healthy or not found, 2 the command line is wrong.
 
 mod config;
+mod drain;
+mod events;
 mod flows;
 mod get;
 mod output;
@@ -69,6 +71,17 @@ enum Command {
     #[command(after_help = "Examples:\n  lbctl flows --client 192.0.2.7\n  \
         lbctl flows --vip 203.0.113.10 --port 443 --protocol tcp --limit 20")]
     Flows(flows::Filter),
+    /// List what happened to backends, services and VIPs, and why.
+    #[command(after_help = "Examples:\n  lbctl events --limit 20\n  lbctl events --follow")]
+    Events(events::Options),
+    /// Send no new flows to a backend, and leave it those it has.
+    #[command(
+        after_help = "Examples:\n  lbctl drain web1\n  lbctl drain 10.0.1.11 --timeout 5m && reboot-it"
+    )]
+    Drain(drain::Options),
+    /// Let a backend take new flows again.
+    #[command(after_help = "Example: lbctl undrain web1")]
+    Undrain(drain::Which),
     /// Check a configuration file without applying it.
     #[command(
         after_help = "Examples:\n  lbctl validate /etc/shunt/shunt.toml\n  lbctl validate - < draft.toml"
@@ -126,6 +139,9 @@ async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Get(what) => get::run(what, &control, &dataplane, format).await,
         Command::Stats(options) => stats::run(&options, &dataplane, format).await,
         Command::Flows(filter) => flows::run(filter, &dataplane, format).await,
+        Command::Events(options) => events::run(&options, &control, format).await,
+        Command::Drain(options) => drain::drain(options, &control, format).await,
+        Command::Undrain(which) => drain::undrain(&which, &control, format).await,
         Command::Validate { file } => config::validate(&file, format),
         Command::Reload => config::reload(&control, format).await,
         Command::Completions { shell } => completions(shell),

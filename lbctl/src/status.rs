@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use shunt_api::client::{Client, ClientError};
 use shunt_api::status::{
-    ControlStatus, DataplaneStatus, FlowTableStatus, NicStatus, WorkerState, WorkerStatus,
+    ChecksStatus, ControlStatus, DataplaneStatus, FlowTableStatus, NicStatus, WorkerState, WorkerStatus,
 };
 
 use crate::Outcome;
@@ -76,6 +76,7 @@ fn control_problems(control: &ControlStatus, problems: &mut Vec<String>) {
             "the configuration file is refused and {meanwhile}: {problem} (mend the file; it is read again when saved)"
         ));
     }
+    problems.extend(control.problems.iter().cloned());
     match &control.dataplane_problem {
         Some(problem) => problems.push(problem.clone()),
         None if control.generation > 0 && control.acknowledged != Some(control.generation) => {
@@ -109,6 +110,7 @@ fn text(report: &Report) -> String {
     line("dataplane", report.dataplane.as_ref().map_or_else(no_answer, dataplane_line));
     if let Some(control) = &report.controlplane {
         line("generation", generation_line(control));
+        control.checks.iter().for_each(|checks| line("health checks", checks_line(checks)));
     }
     if let Some(dataplane) = &report.dataplane {
         nic_lines(dataplane).into_iter().for_each(|nic| line("NIC", nic));
@@ -153,6 +155,12 @@ fn dataplane_line(dataplane: &DataplaneStatus) -> String {
 fn generation_line(control: &ControlStatus) -> String {
     let acknowledged = control.acknowledged.map_or_else(|| "none".to_owned(), |number| number.to_string());
     format!("{} wanted, {acknowledged} acknowledged", control.generation)
+}
+
+fn checks_line(checks: &ChecksStatus) -> String {
+    let late = 100.0 * checks.late_p99;
+    let probes = count(checks.probes, "probe");
+    format!("{probes}, {} made, 99 % at most {late:.1} % of their interval late", checks.made)
 }
 
 fn nic_lines(dataplane: &DataplaneStatus) -> Vec<String> {

@@ -100,6 +100,7 @@ fn every_reading_command_has_a_table_and_a_json_form() {
         ("nics", "get nics"),
         ("stats", "stats"),
         ("flows", "flows"),
+        ("events", "events"),
     ] {
         well.check(name, arguments);
         well.check(&format!("{name}-json"), &format!("{arguments} -o json"));
@@ -119,12 +120,34 @@ fn a_name_selects_and_its_health_is_the_exit_code() {
     well.check("backend-by-name", "get backends web2");
     well.check("backend-by-address", "get backends 2001:db8:1::13");
     well.check("backend-closed", "get backends dns1");
+    well.check("backend-down", "get backends web4");
     well.check("nic-by-name", "get nics eth1 -o json");
     well.check("nic-unknown", "get nics eht1");
 
     let down = Answers::default().ok("/v1/status", &sample::dataplane_with_link_down());
     let down = Machine::new("down").with_dataplane(down);
     down.check("nic-down", "get nics eth2");
+}
+
+#[test]
+fn draining_says_how_many_flows_are_left() {
+    let well = Machine::well("drain");
+    well.check("drain", "drain web2");
+    well.check("drain-json", "drain web2 -o json");
+    well.check("drain-not-in-time", "drain web2 --timeout 10ms");
+    well.check("undrain-weight-0", "undrain web2");
+    well.check("events-limited", "events --limit 1");
+
+    let empty = serde_json::to_string(&sample::drained(0)).unwrap();
+    let empty =
+        Machine::new("empty").with_control(Answers::default().put("/v1/drain", StatusCode::OK, empty));
+    empty.check("drain-empty", "drain web2 --timeout 5m");
+
+    let reason = "there is no backend of name or address `wbe2`; `lbctl get backends` lists them".to_owned();
+    let answers = Answers::default().put("/v1/drain", StatusCode::NOT_FOUND, reason);
+    let unknown = Machine::new("unknown").with_control(answers.ok("/v1/events", &[0u8; 0]));
+    unknown.check("drain-unknown", "drain wbe2");
+    unknown.check("events-none", "events");
 }
 
 #[test]
@@ -237,7 +260,18 @@ fn completions_name_every_command() {
         let output = nothing.command(&format!("completions {shell}")).output().unwrap();
         let script = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success());
-        for command in ["status", "get", "stats", "flows", "validate", "reload", "dataplane-socket"] {
+        for command in [
+            "status",
+            "get",
+            "stats",
+            "flows",
+            "events",
+            "drain",
+            "undrain",
+            "validate",
+            "reload",
+            "dataplane-socket",
+        ] {
             assert!(script.contains(command), "{command} in the {shell} script");
         }
     }

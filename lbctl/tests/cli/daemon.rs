@@ -22,6 +22,11 @@ impl Answers {
         self.answer(Method::GET, path, StatusCode::OK, serde_json::to_string(value).unwrap())
     }
 
+    /// Answers `PUT path`, whatever is sent.
+    pub fn put(self, path: &str, status: StatusCode, body: String) -> Self {
+        self.answer(Method::PUT, path, status, body)
+    }
+
     /// Answers `POST path`.
     pub fn post(self, path: &str, status: StatusCode, body: String) -> Self {
         self.answer(Method::POST, path, status, body)

@@ -7,9 +7,10 @@ use shunt_api::counters::{Counter, CounterValues, DropReason};
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{Mode, PortMapping, Rings, ServicePort};
 use shunt_api::status::{
-    BackendView, ConfigProblem, ControlStatus, DataplaneStatus, FlowTableStatus, FlowTablesStatus, FlowView,
-    Flows, NextHopStatus, NicStatus, Reloaded, ResolvedHop, ServiceView, SocketCounters, Stats, WorkerState,
-    WorkerStatus, XdpCounters,
+    BackendHealth, BackendView, ChecksStatus, ConfigProblem, ControlStatus, DataplaneStatus, Event,
+    FlowTableStatus, FlowTablesStatus, FlowView, Flows, HealthState, NextHopStatus, NicStatus, ProbeView,
+    Reloaded, ResolvedHop, ServiceView, SocketCounters, Stats, TimeMs, WorkerState, WorkerStatus,
+    XdpCounters,
 };
 
 use crate::daemon::Answers;
@@ -44,6 +45,8 @@ pub fn control_answers() -> Answers {
         .ok("/v1/status", &control())
         .ok("/v1/services", &services())
         .ok("/v1/backends", &backends())
+        .ok("/v1/events", &events())
+        .put("/v1/drain", StatusCode::OK, serde_json::to_string(&drained(20_604)).unwrap())
         .post("/v1/reload", StatusCode::OK, serde_json::to_string(&reloaded).unwrap())
 }
 
@@ -57,8 +60,10 @@ pub fn control() -> ControlStatus {
         generation: 7,
         acknowledged: Some(7),
         dataplane_problem: None,
+        problems: vec![],
+        checks: Some(ChecksStatus { probes: 7, made: 328_104, left_out: 0, own_faults: 0, late_p99: 0.001 }),
         services: 2,
-        backends: 4,
+        backends: 5,
         dataplane: Some(dataplane()),
     }
 }
@@ -231,6 +236,7 @@ fn backends() -> Vec<BackendView> {
         mode: Mode::Dr,
         weight: 1,
         state: "reachable".to_owned(),
+        health: Some(health(HealthState::Up, "2 checks in a row succeeded")),
         next_hop: Some(hop()),
         flows: 20_604,
     };
@@ -254,11 +260,71 @@ fn backends() -> Vec<BackendView> {
         name: "dns1".to_owned(),
         address: address("10.0.2.21"),
         state: DropReason::NeighborUnresolved.name().to_owned(),
+        health: None,
         next_hop: None,
         flows: 0,
         ..web1
     };
-    vec![web1, web2, web3, dns1]
+    vec![web1, web2, web3, web4(), dns1]
+}
+
+/// A backend that is down.
+fn web4() -> BackendView {
+    BackendView {
+        pool: "web".to_owned(),
+        name: "web4".to_owned(),
+        address: address("10.0.1.14"),
+        mode: Mode::Dr,
+        weight: 1,
+        state: "down".to_owned(),
+        health: Some(health(HealthState::Down, "3 checks in a row failed: connection refused")),
+        next_hop: Some(hop()),
+        flows: 0,
+    }
+}
+
+fn health(state: HealthState, reason: &str) -> BackendHealth {
+    let question = "http 203.0.113.10:80 through the service";
+    let probe = ProbeView {
+        question: question.to_owned(),
+        state,
+        last_failure: (state == HealthState::Down).then(|| "connection refused".to_owned()),
+        successes: 46_871,
+        failures: 3,
+        own_faults: 0,
+    };
+    BackendHealth {
+        state,
+        since_ms: Some(TimeMs(1_769_860_800_123)),
+        reason: Some(format!("{reason}; asked {question}")),
+        last_latency_us: Some(412),
+        probes: vec![probe],
+    }
+}
+
+/// What happened, the oldest first.
+pub fn events() -> Vec<Event> {
+    let event = |number, subject: &str, text: &str, reason: Option<&str>| Event {
+        number,
+        at_ms: TimeMs(1_769_860_790_000 + 5_061 * number),
+        subject: subject.to_owned(),
+        text: text.to_owned(),
+        reason: reason.map(str::to_owned),
+    };
+    let asked = "asked http 203.0.113.10:80 through the service";
+    let up = format!("the first check succeeded; {asked}");
+    let down = format!("3 checks in a row failed: connection refused; {asked}");
+    vec![
+        event(1, "backend web4 of pool web", "up", Some(&up)),
+        event(2, "backend web4 of pool web", "down", Some(&down)),
+        event(3, "backend web2 of pool web", "draining", None),
+    ]
+}
+
+/// The answer to a request to drain web2.
+pub fn drained(flows: u64) -> Vec<BackendView> {
+    let web2 = backends().into_iter().find(|backend| backend.name == "web2").unwrap();
+    vec![BackendView { flows, ..web2 }]
 }
 
 fn stats() -> Stats {
