@@ -82,6 +82,18 @@ pub async fn ask_tcp(source: IpAddr, vip: SocketAddr) -> io::Result<Answered> {
     Ok(Answered { answer: serde_json::from_slice(&body)?, local, vip })
 }
 
+/// Asks nginx over TCP from this very port, which may be used again at once; the backend that answered.
+pub async fn who(source: SocketAddr, vip: SocketAddr) -> io::Result<String> {
+    let socket = if vip.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    // Ended by a reset, neither side keeps the connection.
+    socket.set_zero_linger()?;
+    socket.bind(source)?;
+    let mut stream = timeout(DATAGRAM_LIMIT, socket.connect(vip)).await??;
+    let server = request(&mut stream, "/").await?.server;
+    server.ok_or_else(|| io::Error::other("the answer names no backend"))
+}
+
 /// Asks over UDP, with one datagram.
 pub async fn ask_udp(source: SocketAddr, vip: SocketAddr) -> io::Result<Answered> {
     ask_udp_marked(source, vip, 0).await

@@ -33,6 +33,8 @@ pub struct Pool {
     pub mode: &'static str,
     /// In any order.
     pub backends: Vec<Backend>,
+    /// Further keys, in TOML.
+    pub keys: &'static str,
 }
 
 /// One backend of a pool.
@@ -99,7 +101,7 @@ impl Settings {
         service: (&[IpAddr], &[&'static str]),
     ) {
         let backends = nodes.into_iter().map(|node| Backend::of(node, like)).collect();
-        self.pools.push(Pool { name: name.to_owned(), mode, backends });
+        self.pools.push(Pool { name: name.to_owned(), mode, backends, keys: "" });
         let (vips, ports) = (service.0.to_vec(), service.1.to_vec());
         let (name, pool) = (name.to_owned(), name.to_owned());
         self.services.push(Service { name, vips, ports, pool, keys: "" });
@@ -152,7 +154,7 @@ impl fmt::Display for Settings {
             for Backend { name, address, weight } in &pool.backends {
                 writeln!(f, "  {{ name = \"{name}\", address = \"{address}\", weight = {weight} }},")?;
             }
-            writeln!(f, "]\n")?;
+            writeln!(f, "]\n{}\n", pool.keys)?;
         }
         for service in &self.services {
             let vips: Vec<_> = service.vips.iter().map(IpAddr::to_string).collect();
@@ -178,6 +180,7 @@ mod tests {
             name: "web".into(),
             mode: "ipip",
             backends: vec![backend(1), backend(2)],
+            keys: "on_down = \"keep\"\ncheck = \"icmp\"",
         });
         settings.services.push(Service {
             name: "web".into(),

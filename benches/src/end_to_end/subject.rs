@@ -154,6 +154,7 @@ pub fn settings(mode: &'static str) -> Settings {
         settings.tables = "[nat]\nsources = [\"10.78.3.1\"]\n";
     }
     settings.pools = vec![Pool {
+        keys: "",
         name: "pool".to_owned(),
         mode,
         backends: BACKENDS.iter().zip(1..).map(backend).collect(),

@@ -19,6 +19,7 @@ mod change;
 mod crash;
 mod echo;
 mod fragments;
+mod health;
 mod host;
 mod icmp_errors;
 mod interrupt;
@@ -66,6 +67,8 @@ const SCENARIOS: &[Scenario] = &[
     ("fragments", "datagrams of 8 kB in fragments", fragments::run),
     ("jumbo", "packets of 9,000 bytes", jumbo::run),
     ("vlan", "clients on a VLAN", vlan::run),
+    ("health", "nginx stopped and started 20 times: connections go and come in time", health::stop_and_start),
+    ("flapping", "a backend that flaps for a minute disturbs nobody", health::flapping),
     ("change", "50 slow downloads survive 100 changes", change::run),
     ("controlplane_crash", "kill -9 of the control plane under load", crash::controlplane),
     ("dataplane_crash", "kill -9 of the dataplane", crash::dataplane),
