@@ -171,6 +171,7 @@ mod tests {
             workers: vec![],
             flows: FlowTablesStatus::default(),
             next_hops,
+            probes: None,
         };
         state.apply(Event::DataplaneStatus(Box::new(status)), Instant::now());
     }

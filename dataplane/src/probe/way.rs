@@ -93,7 +93,12 @@ mod tests {
             vlan: Some(VlanTag { tpid: 0x8100, id: 20 }),
             mtu: 1500,
         };
-        Hop::Open(OpenHop { nic: NicIndex(1), link, on_link, source: source.map(|text| text.parse().unwrap()) })
+        Hop::Open(OpenHop {
+            nic: NicIndex(1),
+            link,
+            on_link,
+            source: source.map(|text| text.parse().unwrap()),
+        })
     }
 
     fn tunnel() -> Tunnel {
@@ -104,7 +109,8 @@ mod tests {
     fn check(mode: Mode, address: IpAddr, hop: Hop, numbers: &[u16]) -> Vec<Vec<u8>> {
         let probes: Vec<_> = numbers.iter().map(|&number| ProbeWay { number, address, mode }).collect();
         let content = content(&probes, &BTreeMap::from([(address, hop)]), &tunnel(), &[3, 7]);
-        let keys: Vec<_> = content.keys().map(|key| u32::from_ne_bytes(key[..].try_into().unwrap())).collect();
+        let keys: Vec<_> =
+            content.keys().map(|key| u32::from_ne_bytes(key[..].try_into().unwrap())).collect();
         assert!(keys.iter().all(|key| numbers.contains(&((key >> 1) as u16))), "{keys:?}");
         content.into_values().collect()
     }

@@ -6,7 +6,7 @@
 
 use std::os::fd::AsFd;
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, TC_EGRESS, TcHookBuilder};
+use libbpf_rs::{MapHandle, Object, ObjectBuilder, TC_EGRESS, TcHookBuilder};
 use shunt_api::status::ProbeCounters;
 
 use super::error::{ProgramError, refused};
