@@ -108,8 +108,8 @@ impl Kernel {
     }
 }
 
-fn errno(error: io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+fn errno(error: impl Into<io::Error>) -> Errno {
+    Errno::from_io_error(&error.into()).unwrap_or(Errno::IO)
 }
 
 /// What an acknowledgement says.

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{Mode, PROBE_MARK, ProbeWay, Tunnel};
 use shunt_api::status::ProbeCounters;
@@ -56,13 +57,17 @@ fn ways() -> Vec<(ProbeWay, OpenHop)> {
 
 /// Has all ways delivered by `v0`.
 fn renew(probes: &mut Probes, now: Instant) {
+    try_renew(probes, now);
+    assert_eq!(probes.problem(), None);
+}
+
+fn try_renew(probes: &mut Probes, now: Instant) {
     let ifindex = run("cat /sys/class/net/v0/ifindex 2>/dev/null || ip -o link show v0 | cut -d: -f1");
     let hops: BTreeMap<IpAddr, Hop> =
         ways().into_iter().map(|(probe, hop)| (probe.address, Hop::Open(hop))).collect();
     probes.want(&ways().into_iter().map(|(probe, _)| probe).collect::<Vec<_>>());
     let ifindexes = [ifindex.trim().parse().unwrap()];
     probes.renew(Network { hops, tunnel: &tunnel(), ifindexes: &ifindexes, mtu: MTU }, now);
-    assert_eq!(probes.problem(), None);
 }
 
 /// A box whose NIC `v0` finishes its packets itself; its own addresses are on the other end, where nobody looks.
@@ -262,6 +267,28 @@ fn it_is_taken_over_mended_and_removed() {
         renew(&mut Probes::default(), now);
         assert!(remove_leftovers().unwrap().is_some());
         assert_eq!(traces(), "");
+    });
+}
+
+#[test]
+fn what_cannot_be_made_is_a_problem_until_it_can() {
+    sandboxed("probe::what_cannot_be_made_is_a_problem_until_it_can", |_| {
+        add_veth();
+        let (mut probes, now) = (Probes::default(), Instant::now());
+        let sets = rustix::thread::capabilities(None).unwrap();
+        let effective = sets.effective - CapabilitySet::NET_ADMIN;
+        rustix::thread::set_capabilities(None, CapabilitySets { effective, ..sets }).unwrap();
+        try_renew(&mut probes, now);
+        let problem = probes.problem().expect("it may not make devices").to_owned();
+        assert!(problem.contains("via = \"service\"") && problem.contains("CAP_NET_ADMIN"), "{problem}");
+        assert_eq!(probes.counters(), None);
+
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        probes.tick(now + Duration::from_secs(1));
+        assert!(probes.problem().is_some(), "it is not tried for ever and ever");
+        probes.tick(now + Duration::from_secs(20));
+        assert_eq!((probes.problem(), traces().lines().count()), (None, 6));
+        probes.stop();
     });
 }
 
