@@ -266,10 +266,11 @@ impl Control {
         if let Err(error) = steered {
             tracing::error!("the steering program does not follow: {error}");
         }
-        let mtu = nics.iter().map(|nic| nic.mtu).min().unwrap_or(0);
-        let network = Network { hops: to_probes, tunnel: &table.tunnel, ifindexes: &ifindexes, mtu };
-        self.probes.renew(network, std::time::Instant::now());
+        let (mtu, tunnel) = (nics.iter().map(|nic| nic.mtu).min().unwrap_or(0), table.tunnel);
+        // Traffic comes first.
         engine.publish(table, hops, nics);
+        let network = Network { hops: to_probes, tunnel: &tunnel, ifindexes: &ifindexes, mtu };
+        self.probes.renew(network, std::time::Instant::now());
     }
 
     /// Takes in what the workers noticed.
