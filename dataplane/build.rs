@@ -1,15 +1,15 @@
-//! Compiles the steering program (`bpf/steer.bpf.c`) to `$OUT_DIR/steer.bpf.o`, which `src/program.rs` embeds.
+//! Compiles the BPF programs (`bpf/NAME.bpf.c`) to `$OUT_DIR/NAME.bpf.o`, which `src/program.rs` and
+//! `src/program/probe.rs` embed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use libbpf_cargo::SkeletonBuilder;
 
-const SOURCE: &str = "bpf/steer.bpf.c";
+const PROGRAMS: [&str; 2] = ["steer", "probe"];
 
 fn main() -> ExitCode {
-    println!("cargo::rerun-if-changed={SOURCE}");
-    match compile() {
+    match PROGRAMS.iter().try_for_each(|name| compile(name)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             problem.lines().for_each(|line| println!("cargo::error={line}"));
@@ -18,15 +18,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn compile() -> Result<(), String> {
+fn compile(name: &str) -> Result<(), String> {
+    let source = format!("bpf/{name}.bpf.c");
+    println!("cargo::rerun-if-changed={source}");
     Command::new("clang").arg("--version").output().map_err(|error| {
-        format!("clang, which compiles {SOURCE}, does not start ({error}): run deploy/bootstrap.sh as root")
+        format!("clang, which compiles {source}, does not start ({error}): run deploy/bootstrap.sh as root")
     })?;
-    let object = PathBuf::from(environment("OUT_DIR")?).join("steer.bpf.o");
+    let object = PathBuf::from(environment("OUT_DIR")?).join(format!("{name}.bpf.o"));
     let mut arguments: Vec<String> = ["-Wall", "-Wextra", "-Werror", "-mcpu=v3"].map(String::from).into();
     arguments.extend(kernel_headers(&environment("CARGO_CFG_TARGET_ARCH")?));
     SkeletonBuilder::new()
-        .source(SOURCE)
+        .source(&source)
         .obj(object)
         .clang_args(arguments)
         .build()

@@ -41,8 +41,26 @@ pub struct DataplaneStatus {
     pub workers: Vec<WorkerStatus>,
     /// Flow tables.
     pub flows: FlowTablesStatus,
-    /// The way to each backend address.
+    /// The way to each backend address, those of probes to no backend of a pool among them.
     pub next_hops: Vec<NextHopStatus>,
+    /// How the packets of health checks fare that are sent as clients' are; `None` unless that has been asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<ProbeCounters>,
+}
+
+/// What became of the box's own packets with the mark of a probe ([`crate::snapshot::PROBE_MARK`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeCounters {
+    /// Ways that are open now.
+    pub ways: u64,
+    /// Packets sent to a backend.
+    pub delivered: u64,
+    /// Packets on the probe device without such a mark, or neither IPv4 nor IPv6.
+    pub dropped_no_probe: u64,
+    /// Packets of a number that no probe has, or whose backend has no open way.
+    pub dropped_no_way: u64,
+    /// Packets larger than the way carries.
+    pub dropped_too_big: u64,
 }
 
 /// One attached NIC.

@@ -264,6 +264,7 @@ mod tests {
             workers: vec![],
             flows: FlowTablesStatus::default(),
             next_hops,
+            probes: None,
         };
         control.apply(Event::DataplaneStatus(Box::new(status)));
     }

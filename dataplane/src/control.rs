@@ -24,6 +24,7 @@ use crate::losses::Losses;
 use crate::neighbor::{self, HopMap, LinkMap};
 use crate::notices::Notice;
 use crate::path_mtu::PathMtus;
+use crate::probe::{Network, Probes};
 use crate::program::{ProgramError, Steering};
 use crate::report;
 use crate::stats::WorkerStats;
@@ -74,6 +75,7 @@ pub struct Control {
     /// Backends that sent packets back, and when they last did.
     pub(crate) looped: BTreeMap<IpAddr, std::time::Instant>,
     path_mtus: PathMtus,
+    pub(crate) probes: Probes,
     pub(crate) clock: Clock,
     pub(crate) instance: u64,
     pub(crate) hops: watch::Receiver<Arc<HopMap>>,
@@ -116,6 +118,7 @@ impl Control {
             huge_pages: HugePages::default(),
             looped: BTreeMap::new(),
             path_mtus: PathMtus::default(),
+            probes: Probes::default(),
             clock,
             instance: ahash::RandomState::new().hash_one(0),
             hops,
@@ -179,6 +182,7 @@ impl Control {
         if let Some(before) = self.engine.as_ref().map(Engine::forwarding) {
             // Refused whole if the addresses do not fit.
             self.steering.own(&headrooms(&table, &before.hops, &before.nics)).map_err(rejected)?;
+            self.probes.want(&snapshot.probes);
             self.ask_for_hops(&table).await;
             self.publish(table);
         } else {
@@ -196,6 +200,7 @@ impl Control {
     async fn start(&mut self, snapshot: &Snapshot, table: Arc<Table>) -> Result<(), engine::EngineError> {
         let ifindexes = engine::ifindexes(&snapshot.nics)?;
         self.served.send_replace(ifindexes.iter().copied().collect());
+        self.probes.want(&snapshot.probes);
         self.ask_for_hops(&table).await;
         let ways = Ways {
             hops: &self.hops.borrow_and_update().clone(),
@@ -217,10 +222,11 @@ impl Control {
         Ok(())
     }
 
-    /// Has the ways to a table's backends followed, and gives those to new backends a moment to become known,
+    /// Has the ways to a table's backends and to probes followed, and gives those to new backends a moment to become known,
     /// so that their first packets are not dropped.
     async fn ask_for_hops(&mut self, table: &Table) {
-        let wanted: BTreeSet<IpAddr> = table.backends().map(|(_, address)| address).collect();
+        let mut wanted = self.probes.addresses();
+        wanted.extend(table.backends().map(|(_, address)| address));
         let before = self.wanted.send_replace(wanted.clone());
         let new: Vec<IpAddr> = wanted.difference(&before).copied().collect();
         let known = |hops: &Arc<HopMap>| {
@@ -253,13 +259,18 @@ impl Control {
             mtu_limit: engine.mtu_limit(),
         };
         let (hops, nics) = (ways.to_backends(&table), ways.nics());
+        let to_probes = ways.to_each(self.probes.addresses());
         // Ways with tags need more headroom, and ICMP errors about our tunnels come to their outer sources.
         let steered = self.steering.own(&headrooms(&table, &hops, &nics));
         let steered = steered.and_then(|()| self.steering.tunnel_sources(&tunnel_sources(&table, &hops)));
         if let Err(error) = steered {
             tracing::error!("the steering program does not follow: {error}");
         }
+        let (mtu, tunnel) = (nics.iter().map(|nic| nic.mtu).min().unwrap_or(0), table.tunnel);
+        // Traffic comes first.
         engine.publish(table, hops, nics);
+        let network = Network { hops: to_probes, tunnel: &tunnel, ifindexes: &ifindexes, mtu };
+        self.probes.renew(network, std::time::Instant::now());
     }
 
     /// Takes in what the workers noticed.
@@ -318,6 +329,7 @@ impl Control {
         let exhausted = engine.shared.stats.iter().map(|stats| dropped(stats)).sum();
         self.losses.note(report::NAT_EXHAUSTED, exhausted, std::time::Instant::now());
         self.heed_notices(std::time::Instant::now());
+        self.probes.tick(std::time::Instant::now());
     }
 
     /// After the loss of a NIC: the last snapshot is obeyed for ever, also without a control plane.
@@ -339,6 +351,7 @@ impl Control {
     }
 
     async fn shut_down(self) -> Result<(), ProgramError> {
+        self.probes.stop();
         let removed = self.steering.detach()?;
         tracing::info!(?removed, "stopped");
         if let Some(engine) = self.engine {

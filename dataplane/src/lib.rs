@@ -2,7 +2,7 @@
 //! program `shunt-dataplane`.
 //!
 //! `packet flow maglev conntrack memo index fragments nat table forward rewrite reply` are pure: no I/O, no clock, no log.
-//! `port worker` move frames. `program neighbor queues engine control http huge_pages` run on the control thread.
+//! `port worker` move frames. `program neighbor probe queues engine control http huge_pages` run on the control thread.
 
 pub mod clock;
 pub mod conntrack;
@@ -27,6 +27,7 @@ pub mod notices;
 pub mod packet;
 pub mod path_mtu;
 pub mod port;
+pub mod probe;
 pub mod program;
 pub mod queues;
 pub mod replay;

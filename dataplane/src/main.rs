@@ -10,6 +10,7 @@ use shunt_api::daemon;
 use shunt_dataplane::clock::Clock;
 use shunt_dataplane::control::Control;
 use shunt_dataplane::http;
+use shunt_dataplane::probe;
 use shunt_dataplane::program::{Steering, detach_leftovers};
 use shunt_dataplane::replay::command::{self, EXAMPLES};
 use tokio::sync::mpsc;
@@ -41,7 +42,7 @@ enum Command {
         #[command(flatten)]
         bpf: BpfDir,
     },
-    /// Remove what a killed dataplane left behind: its XDP programs and pins
+    /// Remove what a killed dataplane left behind: XDP programs, pins, and the device of health checks
     ///
     /// After a crash the programs stay attached and drop packets to VIPs, so that the host does not answer them
     /// with resets while the dataplane restarts. If it is not to come back, this gives the NICs free again.
@@ -79,7 +80,8 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 fn detach(bpf_dir: &Path) -> anyhow::Result<()> {
-    let removed = detach_leftovers(bpf_dir)?;
+    let mut removed = detach_leftovers(bpf_dir)?;
+    removed.extend(probe::remove_leftovers()?);
     if removed.is_empty() {
         println!("nothing to remove in {}", bpf_dir.display());
     }

@@ -5,6 +5,8 @@
 //! host would otherwise answer with resets, until the next process takes the links over. That resets no NIC,
 //! and leaves no gap when it keeps to the order `load`, `insert_socket`, `attach`.
 //!
+//! `probe` does the same for the program that delivers health checks (`bpf/probe.bpf.c`), which needs no pin.
+//!
 //! This module never sees a packet and never makes a socket. The control thread calls it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +25,7 @@ mod error;
 mod link;
 mod maps;
 mod pins;
+mod probe;
 
 use attach::Target;
 pub use attach::{Attached, AttachedMode};
@@ -30,6 +33,7 @@ pub use error::ProgramError;
 use error::refused;
 use maps::{Content, OWNED, TUNNEL_SOURCES, map};
 use pins::Directory;
+pub use probe::Deliverer;
 
 /// The compiled program.
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/steer.bpf.o")));
@@ -175,13 +179,7 @@ impl Steering {
     /// The NIC is not loaded.
     pub fn counters(&self, nic: &str) -> Result<XdpCounters, ProgramError> {
         let counts = &self.loaded(nic).counts;
-        let count = |index: u32| -> Result<u64, ProgramError> {
-            let per_cpu = counts
-                .lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY)
-                .map_err(refused("read counters"))?;
-            let per_cpu = per_cpu.expect("an array has all its elements");
-            Ok(per_cpu.iter().map(|value| u64::from_ne_bytes(value[..8].try_into().expect("8 bytes"))).sum())
-        };
+        let count = |index| maps::count(counts, index);
         Ok(XdpCounters {
             redirected: count(0)?,
             passed: count(1)?,

@@ -1,6 +1,6 @@
 //! Answers to "how are you?": status, counters and the list of flows, from what the control thread holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
@@ -18,6 +18,7 @@ use crate::huge_pages::HugePages;
 use crate::neighbor::{self, LinkMap};
 use crate::port::NicIndex;
 use crate::port::xsk;
+use crate::probe;
 use crate::program::AttachedMode;
 use crate::table::Hop;
 
@@ -40,6 +41,7 @@ pub fn status(control: &Control) -> DataplaneStatus {
         workers: engine.map(|engine| workers(control, engine)).unwrap_or_default(),
         flows: engine.map(|engine| flow_tables(control, engine)).unwrap_or_default(),
         next_hops: engine.map(|engine| next_hops(control, engine)).unwrap_or_default(),
+        probes: control.probes.counters(),
     };
     status.problems = problems(control, &status);
     status
@@ -140,28 +142,36 @@ fn flow_table<const K: usize, const V: usize>(
     }
 }
 
+/// Of backends, then of probes to other addresses.
 fn next_hops(control: &Control, engine: &Engine) -> Vec<NextHopStatus> {
     let forwarding = engine.forwarding();
-    let gateways = control.hops.borrow();
-    let next_hop = |(id, address): (crate::conntrack::BackendId, IpAddr)| {
+    let flows = &control.sweep.census().by_backend;
+    let of_backend = |(id, address): (crate::conntrack::BackendId, IpAddr)| {
         let hop = forwarding.hops.get(id.0 as usize).copied();
         let hop = hop.unwrap_or(Hop::Closed(DropReason::NeighborUnresolved));
-        let (resolved, unresolved) = match hop {
-            Hop::Open(hop) => {
-                let gateway = match gateways.get(&address) {
-                    Some(neighbor::Hop::Resolved(resolved)) => resolved.gateway,
-                    _ => None,
-                };
-                let nic = engine.nics[usize::from(hop.nic.0)].configured.name.clone();
-                let (vlan, mac, mtu) = (hop.link.vlan.map(|tag| tag.id), hop.link.destination, hop.link.mtu);
-                (Some(ResolvedHop { nic, vlan, mac, gateway, mtu }), None)
-            }
-            Hop::Closed(reason) => (None, Some(reason.name().to_owned())),
-        };
-        let flows = control.sweep.census().by_backend.get(id.0 as usize).copied().unwrap_or(0);
-        NextHopStatus { address, resolved, unresolved, flows }
+        next_hop(control, engine, address, hop, flows.get(id.0 as usize).copied().unwrap_or(0))
     };
-    forwarding.table.backends().map(next_hop).collect()
+    let mut next_hops: Vec<_> = forwarding.table.backends().map(of_backend).collect();
+    let backends: BTreeSet<IpAddr> = forwarding.table.backends().map(|(_, address)| address).collect();
+    let others = control.probes.hops().iter().filter(|(address, _)| !backends.contains(address));
+    next_hops.extend(others.map(|(address, hop)| next_hop(control, engine, *address, *hop, 0)));
+    next_hops
+}
+
+fn next_hop(control: &Control, engine: &Engine, address: IpAddr, hop: Hop, flows: u64) -> NextHopStatus {
+    let (resolved, unresolved) = match hop {
+        Hop::Open(hop) => {
+            let gateway = match control.hops.borrow().get(&address) {
+                Some(neighbor::Hop::Resolved(resolved)) => resolved.gateway,
+                _ => None,
+            };
+            let nic = engine.nics[usize::from(hop.nic.0)].configured.name.clone();
+            let (vlan, mac, mtu) = (hop.link.vlan.map(|tag| tag.id), hop.link.destination, hop.link.mtu);
+            (Some(ResolvedHop { nic, vlan, mac, gateway, mtu }), None)
+        }
+        Hop::Closed(reason) => (None, Some(reason.name().to_owned())),
+    };
+    NextHopStatus { address, resolved, unresolved, flows }
 }
 
 type Hops<'a> = BTreeMap<IpAddr, &'a NextHopStatus>;
@@ -202,7 +212,27 @@ fn problems(control: &Control, status: &DataplaneStatus) -> Vec<String> {
     let hops: Hops<'_> = status.next_hops.iter().map(|hop| (hop.address, hop)).collect();
     problems.extend(service_problems(applied, &hops));
     problems.extend(backend_problems(control, applied, &hops));
+    problems.extend(probe_problems(control));
     problems
+}
+
+fn probe_problems(control: &Control) -> Vec<String> {
+    if control.probes.is_empty() {
+        return Vec::new();
+    }
+    let links = control.links.borrow();
+    let served =
+        |ifindex: &u32| control.engine.iter().flat_map(|e| &e.nics).any(|nic| nic.ifindex == *ifindex);
+    let receives = |(ifindex, link): &(&u32, &neighbor::Link)| {
+        served(ifindex) || link.vlan.is_some_and(|vlan| served(&vlan.parent))
+    };
+    let devices = links.iter().filter(receives).map(|(_, link)| link.name.as_str());
+    let strict = probe::strict_filters(devices).into_iter().map(|device| {
+        format!(
+            "{device} drops the answers to health checks, which come from VIPs (strict reverse-path filter); `sysctl -w net/ipv4/conf/{device}/rp_filter=2`, or 0 if no route of the box leads to the VIPs"
+        )
+    });
+    strict.chain(control.probes.problem().map(str::to_owned)).collect()
 }
 
 fn service_problems(applied: &Applied, hops: &Hops<'_>) -> Vec<String> {

@@ -42,6 +42,13 @@ impl Ways<'_> {
         by_id.into()
     }
 
+    /// The way to each of these addresses.
+    pub fn to_each(&self, addresses: BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Hop> {
+        let unknown = Hop::Closed(DropReason::NeighborUnresolved);
+        let to = |address| (address, self.hops.get(&address).map_or(unknown, |hop| self.to(address, hop)));
+        addresses.into_iter().map(to).collect()
+    }
+
     /// What replies to clients leave by, by `NicIndex`.
     pub fn nics(&self) -> Box<[NicLink]> {
         let nic = |ifindex| {

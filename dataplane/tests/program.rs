@@ -1,13 +1,16 @@
 //! The steering program, its loader and the AF_XDP port on the running kernel, as root.
 //!
 //! `verdict` and `tunnel_errors` run the compiled program over single frames, without a NIC, and `replay` holds its
-//! twin in Rust to it. `lifecycle` attaches it to NICs, `port` moves frames through it, each test in network and mount
+//! twin in Rust to it. `lifecycle` attaches it to NICs, `port` moves frames through it, and
+//! `probe` sends health checks through its sister; each test in network and mount
 //! namespaces of its own (`sandbox`).
 
 #[path = "program/lifecycle.rs"]
 mod lifecycle;
 #[path = "program/port.rs"]
 mod port;
+#[path = "program/probe.rs"]
+mod probe;
 #[path = "program/replay.rs"]
 mod replay;
 #[path = "program/sandbox.rs"]

@@ -28,6 +28,7 @@ fn status(instance: u64, generation: Option<u64>) -> Event {
         workers: vec![],
         flows: FlowTablesStatus::default(),
         next_hops: vec![],
+        probes: None,
     }))
 }
 

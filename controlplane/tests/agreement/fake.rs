@@ -89,6 +89,7 @@ async fn status(State(memory): Shared) -> Json<DataplaneStatus> {
         workers: vec![],
         flows: FlowTablesStatus::default(),
         next_hops: vec![],
+        probes: None,
     })
 }
 

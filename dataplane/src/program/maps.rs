@@ -66,20 +66,38 @@ pub(super) fn share(
 
 /// A map of a loaded program.
 pub(super) fn map(program: &Object, name: &str) -> Result<MapHandle, ProgramError> {
-    let map = program.maps().find(|map| map.name() == name).expect("steer.bpf.c defines it");
+    let map = program.maps().find(|map| map.name() == name).expect("its source defines it");
     MapHandle::try_from(&map).map_err(refused(format!("hold the map {name}")))
 }
 
 /// Makes `wanted` all that the map holds. Adds and changes before it removes, and leaves alone what is right.
 pub(super) fn fill(shared: &SharedMap, map: &MapHandle, wanted: &Content) -> Result<(), ProgramError> {
     let present = content(map).map_err(refused(format!("read the map of {}", shared.holds)))?;
+    change(shared.holds, map, &present, wanted)
+}
+
+/// Likewise, of a map that is known to hold `present`.
+pub(super) fn change(
+    holds: &str,
+    map: &MapHandle,
+    present: &Content,
+    wanted: &Content,
+) -> Result<(), ProgramError> {
     for (key, value) in wanted.iter().filter(|(key, value)| present.get(*key) != Some(*value)) {
-        map.update(key, value, MapFlags::ANY).map_err(refused(format!("add to the {}", shared.holds)))?;
+        map.update(key, value, MapFlags::ANY).map_err(refused(format!("add to the {holds}")))?;
     }
     for key in present.keys().filter(|key| !wanted.contains_key(*key)) {
-        map.delete(key).map_err(refused(format!("remove from the {}", shared.holds)))?;
+        map.delete(key).map_err(refused(format!("remove from the {holds}")))?;
     }
     Ok(())
+}
+
+/// The sum over all cores of a counter.
+pub(super) fn count(counts: &MapHandle, index: u32) -> Result<u64, ProgramError> {
+    let per_cpu =
+        counts.lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY).map_err(refused("read counters"))?;
+    let per_cpu = per_cpu.expect("an array has all its elements");
+    Ok(per_cpu.iter().map(|value| u64::from_ne_bytes(value[..8].try_into().expect("8 bytes"))).sum())
 }
 
 fn content(map: &MapHandle) -> libbpf_rs::Result<Content> {

@@ -131,16 +131,11 @@ impl<P: Port> Outbound<'_, P> {
         let table = &self.forwarding.table;
         let member = table.pool(table.listener(listener).pool).member(member);
         let exit = self.forwarding.exit(member.backend)?;
-        let outer = match member.mode {
-            Mode::Dr if !exit.on_link => return Err(DropReason::BackendNotOnLink),
-            Mode::Dr if came_back(frame, packet, member, exit) => {
-                self.notices.leave(Notice::Looped { backend: member.backend });
-                return Err(DropReason::Looped);
-            }
-            Mode::Dr | Mode::Nat => None,
-            // A route without a usable source address of the backend's family is no route for a tunnel.
-            Mode::Ipip => Some(exit.ends.ok_or(DropReason::NoRoute)?.outer(hash)),
-        };
+        let outer = exit.outer(member.mode, hash)?;
+        if member.mode == Mode::Dr && came_back(frame, packet, member, exit) {
+            self.notices.leave(Notice::Looped { backend: member.backend });
+            return Err(DropReason::Looped);
+        }
         Ok(Route { nic: exit.nic, link: exit.link, outer, translation })
     }
 

@@ -127,6 +127,7 @@ pub fn dataplane() -> DataplaneStatus {
             nat_v6: None,
         },
         next_hops: next_hops(),
+        probes: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Health checks with real nginx: what stops answering gets no new connections in time, what answers again gets some,
 //! and what flaps disturbs nobody.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -16,10 +17,9 @@ use shunt_tests::shunt::Shunt;
 use shunt_tests::topology::{Arms, Node, Shape, Topology};
 use shunt_tests::wait;
 
-use crate::stage::with_shunt;
+use crate::stage::with_shunt_after;
 
-const CHECK: &str =
-    r#"check = { type = "http", interval = "200ms", timeout = "100ms", via = "direct", rise = 2, fall = 3 }"#;
+const CHECK: &str = r#"check = { type = "http", interval = "200ms", timeout = "100ms", rise = 2, fall = 3 }"#;
 const INTERVAL: Duration = Duration::from_millis(200);
 const FALL: u32 = 3;
 const RISE: u32 = 2;
@@ -53,34 +53,33 @@ fn settings(topology: &Topology, keys: &'static str) -> Settings {
 
 /// Stopping nginx moves new connections away in time, starting it brings them back; others notice nothing.
 pub fn stop_and_start() -> Result<()> {
-    with_shunt(
-        "health",
-        shape(VICTIMS + OTHERS),
-        |topology| settings(topology, CHECK),
-        |topology, shunt| {
-            let vip = SocketAddr::new(vips(10)[0], 80);
-            let mut nginx: Vec<Process> =
-                topology.dr.iter().map(|node| start_nginx(topology, node)).collect::<Result<_>>()?;
-            wait_all_up(shunt, VICTIMS + OTHERS)?;
-            let ports = ports_by_backend(topology, vip)?;
-            let downloads = Downloads::start(topology, vip.ip(), DOWNLOADS, FILE_BYTES, 40_000)?;
-            let (mut away, mut back) = (Vec::new(), Vec::new());
-            for number in 0..VICTIMS * 2 {
-                let index = number % VICTIMS;
-                let node = &topology.dr[index];
-                let port = ports[&node.name][number / VICTIMS];
-                away.push(stop(topology, &mut nginx, index, (port, vip))?);
-                back.push(start(topology, shunt, &mut nginx, index)?);
-            }
-            let fresh = ports[&topology.dr[0].name][2];
-            let (again, _) = ask_until_answered(topology, (fresh, vip), Instant::now())?;
-            ensure(again == topology.dr[0].name, || format!("a new connection went to {again}"))?;
-            report("new connections gone", &away, INTERVAL * FALL)?;
-            report("new connections back", &back, INTERVAL * RISE + TOOLS)?;
-            let victims: Vec<&str> = topology.dr[..VICTIMS].iter().map(|node| node.name.as_str()).collect();
-            downloads.judge(|backend| !victims.contains(&backend))
-        },
-    )
+    let nginx = RefCell::default();
+    let prepare = |topology: &Topology| {
+        nginx.replace(start_all(topology, &topology.dr)?);
+        Ok(settings(topology, CHECK))
+    };
+    with_shunt_after("health", shape(VICTIMS + OTHERS), prepare, |topology, shunt| {
+        let vip = SocketAddr::new(vips(10)[0], 80);
+        let mut nginx = nginx.take();
+        wait_all_up(shunt, VICTIMS + OTHERS)?;
+        let ports = ports_by_backend(topology, vip)?;
+        let downloads = Downloads::start(topology, vip.ip(), DOWNLOADS, FILE_BYTES, 40_000)?;
+        let (mut away, mut back) = (Vec::new(), Vec::new());
+        for number in 0..VICTIMS * 2 {
+            let index = number % VICTIMS;
+            let node = &topology.dr[index];
+            let port = ports[&node.name][number / VICTIMS];
+            away.push(stop(topology, &mut nginx, index, (port, vip))?);
+            back.push(start(topology, shunt, &mut nginx, index)?);
+        }
+        let fresh = ports[&topology.dr[0].name][2];
+        let (again, _) = ask_until_answered(topology, (fresh, vip), Instant::now())?;
+        ensure(again == topology.dr[0].name, || format!("a new connection went to {again}"))?;
+        report("new connections gone", &away, INTERVAL * FALL)?;
+        report("new connections back", &back, INTERVAL * RISE + TOOLS)?;
+        let victims: Vec<&str> = topology.dr[..VICTIMS].iter().map(|node| node.name.as_str()).collect();
+        downloads.judge(|backend| !victims.contains(&backend))
+    })
 }
 
 /// Kills nginx on a backend, and asks from a port that was served by it until somebody else answers.
@@ -100,7 +99,7 @@ fn stop(
 /// Starts nginx on a backend again, and waits until it is up.
 fn start(topology: &Topology, shunt: &Shunt<'_>, nginx: &mut Vec<Process>, index: usize) -> Result<Duration> {
     let node = &topology.dr[index];
-    nginx.insert(index, start_nginx(topology, node)?);
+    nginx.insert(index, servers::start_nginx(topology, node)?);
     let begin = Instant::now();
     wait::until(&format!("{} to be up", node.name), LIMIT, || {
         let up = shunt.lbctl(&["get", "backends", &node.name])?.status.success();
@@ -109,10 +108,8 @@ fn start(topology: &Topology, shunt: &Shunt<'_>, nginx: &mut Vec<Process>, index
     Ok(begin.elapsed())
 }
 
-/// On the VIP and on the node's own address.
-fn start_nginx(topology: &Topology, node: &Node) -> Result<Process> {
-    let addresses = [vips(10)[0], node.address_like(like_v4())];
-    servers::start_nginx_at(&topology.run, node, &addresses.map(|address| SocketAddr::new(address, 80)))
+fn start_all(topology: &Topology, nodes: &[Node]) -> Result<Vec<Process>> {
+    nodes.iter().map(|node| servers::start_nginx(topology, node)).collect()
 }
 
 /// Prints how long it took, and holds the median against what was promised.
@@ -227,37 +224,35 @@ impl Downloads {
 /// Below the interval of the checks, so that these see the backend now up, now down.
 const FLAPPING: Duration = Duration::from_millis(50);
 const FLAPPING_CHECK: &str =
-    r#"check = { type = "tcp", interval = "130ms", timeout = "100ms", via = "direct", rise = 1, fall = 1 }"#;
+    r#"check = { type = "tcp", interval = "130ms", timeout = "100ms", rise = 1, fall = 1 }"#;
 const FLAPPING_TIME: Duration = Duration::from_secs(60);
 /// Lines that somebody reads who wants to know what happened.
 const EVENTS_MAX: usize = 20;
 
 /// A backend that comes and goes ten times a second for a minute moves no flow of the others, and fills no log.
 pub fn flapping() -> Result<()> {
-    with_shunt(
-        "flapping",
-        shape(5),
-        |topology| settings(topology, FLAPPING_CHECK),
-        |topology, shunt| {
-            let vip = SocketAddr::new(vips(10)[0], 80);
-            let (flapping, others) = topology.dr.split_first().expect("there are five");
-            let _nginx: Vec<Process> =
-                others.iter().map(|node| start_nginx(topology, node)).collect::<Result<_>>()?;
-            wait_all_up(shunt, others.len())?;
-            let bytes = 70 * 20_000;
-            let downloads = Downloads::start(topology, vip.ip(), 60, bytes, 20_000)?;
-            let times = flap(flapping, vip, FLAPPING_TIME)?;
-            let events: Vec<Event> = shunt.lbctl_json(&["events"])?;
-            let told: Vec<_> = events.iter().filter(|event| event.subject.contains(&flapping.name)).collect();
-            println!("   {times} times up and down in {FLAPPING_TIME:?}: {} events", told.len());
-            let last = told.last().map(|event| event.to_string()).unwrap_or_default();
-            println!("   the last: {last}");
-            ensure(times >= 500, || format!("{times} times in a minute is not ten times a second"))?;
-            ensure((4..=EVENTS_MAX).contains(&told.len()), || format!("{} events: {told:?}", told.len()))?;
-            ensure(last.contains("flaps"), || format!("the last event does not say that it flaps: {last}"))?;
-            downloads.judge(|backend| backend != flapping.name)
-        },
-    )
+    let nginx = RefCell::default();
+    let prepare = |topology: &Topology| {
+        nginx.replace(start_all(topology, &topology.dr[1..])?);
+        Ok(settings(topology, FLAPPING_CHECK))
+    };
+    with_shunt_after("flapping", shape(5), prepare, |topology, shunt| {
+        let vip = SocketAddr::new(vips(10)[0], 80);
+        let (flapping, others) = topology.dr.split_first().expect("there are five");
+        wait_all_up(shunt, others.len())?;
+        let bytes = 70 * 20_000;
+        let downloads = Downloads::start(topology, vip.ip(), 60, bytes, 20_000)?;
+        let times = flap(flapping, vip, FLAPPING_TIME)?;
+        let events: Vec<Event> = shunt.lbctl_json(&["events"])?;
+        let told: Vec<_> = events.iter().filter(|event| event.subject.contains(&flapping.name)).collect();
+        println!("   {times} times up and down in {FLAPPING_TIME:?}: {} events", told.len());
+        let last = told.last().map(|event| event.to_string()).unwrap_or_default();
+        println!("   the last: {last}");
+        ensure(times >= 500, || format!("{times} times in a minute is not ten times a second"))?;
+        ensure((4..=EVENTS_MAX).contains(&told.len()), || format!("{} events: {told:?}", told.len()))?;
+        ensure(last.contains("flaps"), || format!("the last event does not say that it flaps: {last}"))?;
+        downloads.judge(|backend| backend != flapping.name)
+    })
 }
 
 /// Opens and closes the service on a backend for so long; how often.

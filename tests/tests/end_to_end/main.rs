@@ -31,6 +31,7 @@ mod next_hops;
 mod observe;
 mod one_arm;
 mod path_mtu;
+mod probes;
 mod queues;
 mod source_ranges;
 mod stage;
@@ -64,6 +65,7 @@ const SCENARIOS: &[Scenario] = &[
     ("source_ranges", "who may not come gets no answer", source_ranges::run),
     ("affinity", "a client stays on its backend", affinity::run),
     ("path_mtu", "uploads whose packets do not fit the tunnel, or the path behind it", path_mtu::run),
+    ("probes", "health checks of the box itself take the way of traffic", probes::run),
     ("fragments", "datagrams of 8 kB in fragments", fragments::run),
     ("jumbo", "packets of 9,000 bytes", jumbo::run),
     ("vlan", "clients on a VLAN", vlan::run),

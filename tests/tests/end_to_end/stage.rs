@@ -71,12 +71,26 @@ pub fn with_shunt_after(
     })
 }
 
-/// After a stop: no XDP program on a NIC, no pin in the bpffs.
+/// After a stop: no XDP program on a NIC, no pin in the bpffs, nothing made for health checks.
 fn nothing_attached(topology: &Topology, shunt: &Shunt<'_>) -> Result<()> {
     let nics = xdp_nics(topology)?;
     ensure(nics.is_empty(), || format!("after the stop an XDP program is still on {}", nics.join(", ")))?;
     let pins = shunt.pins()?;
-    ensure(pins.is_empty(), || format!("after the stop these pins are left: {pins:?}"))
+    ensure(pins.is_empty(), || format!("after the stop these pins are left: {pins:?}"))?;
+    let traces = probe_traces(topology)?;
+    ensure(traces.is_empty(), || format!("after the stop this is left of health checks:\n{traces}"))
+}
+
+/// What the dataplane has made on the load balancer for health checks, as iproute2 shows it: a pair of devices, rules
+/// and routes with a protocol and a table of their own.
+pub fn probe_traces(topology: &Topology) -> Result<String> {
+    let mut traces = String::new();
+    for arguments in [&["link"][..], &["rule"], &["-6", "rule"], &["route", "show", "table", "all"]] {
+        let all = topology.lb.run("ip", &[&["-o"], arguments].concat())?;
+        let ours = |line: &&str| line.contains("shunt-probe") || line.contains("21320");
+        all.lines().filter(ours).for_each(|line| traces.extend([line, "\n"]));
+    }
+    Ok(traces)
 }
 
 /// NICs of the load balancer with an XDP program.
