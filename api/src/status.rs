@@ -1,7 +1,7 @@
 //! What the daemons answer when asked how they are.
 //!
 //! Dataplane socket: `GET /v1/status` → [`DataplaneStatus`], `GET /v1/stats` → [`Stats`],
-//! `GET /v1/flows?…` ([`FlowFilter`]) → [`Flows`], `PUT /v1/snapshot` → [`crate::snapshot::Ack`] or 422 with
+//! `GET /v1/flows?…` ([`FlowFilter`]) → [`Flows`], `GET /v1/flows/count?…` → [`FlowCount`], `PUT /v1/snapshot` → [`crate::snapshot::Ack`] or 422 with
 //! [`crate::snapshot::Rejected`].
 //! Control-plane socket: `GET /v1/status` → [`ControlStatus`], `GET /v1/services` → list of [`ServiceView`],
 //! `GET /v1/backends` → list of [`BackendView`], `GET /v1/events` → list of [`Event`], the oldest first,
@@ -261,6 +261,15 @@ pub struct Flows {
     pub flows: Vec<FlowView>,
     /// More matched than `limit` allowed.
     pub truncated: bool,
+}
+
+/// How many flows a filter matches; the answer to `GET /v1/flows/count?…`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCount {
+    /// Flows that may go on.
+    pub open: u64,
+    /// TCP connections of which a FIN or RST was seen, and which are remembered a little longer.
+    pub closing: u64,
 }
 
 /// One flow.

@@ -1,13 +1,11 @@
 //! The one place where the pure [`State`] and [`Roster`] meet the world: events go in, effects come out, whoever asks
 //! may look. Shared by the tasks of the single-threaded runtime; no lock is held across an `await`.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use shunt_api::snapshot::{ProbeWay, Snapshot};
-use shunt_api::status::{ConfigProblem, DrainRequest};
+use shunt_api::status::{ConfigProblem, DataplaneStatus, DrainRequest};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tracing::Level;
@@ -15,7 +13,7 @@ use tracing::Level;
 use crate::health::{HealthEvent, Runner};
 use crate::journal::Journal;
 use crate::memory::MemoryFile;
-use crate::roster::{Balance, Roster};
+use crate::roster::{Balance, Hops, Roster};
 use crate::source::Reading;
 use crate::state::{Effects, Event, Notice, State};
 
@@ -37,7 +35,7 @@ pub struct Model {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Watched {
     ways: Vec<ProbeWay>,
-    rooms: HashMap<IpAddr, u32>,
+    hops: Hops,
 }
 
 /// The model and its outlets.
@@ -190,15 +188,13 @@ impl Control {
         let (Some(served), Some(status)) = (served, model.state.dataplane()) else {
             // Checks that need the dataplane keep what is known of them until it is back.
             if new_checks {
-                self.runner.set(model.roster.watches(&model.watched.ways, &model.watched.rooms));
+                self.runner.set(model.roster.watches(&model.watched.ways, &model.watched.hops));
             }
             return;
         };
-        let resolved =
-            status.next_hops.iter().filter_map(|hop| Some((hop.address, hop.resolved.as_ref()?.mtu)));
-        let watched = Watched { ways: served.probes.clone(), rooms: resolved.collect() };
+        let watched = Watched { ways: served.probes.clone(), hops: hops(status) };
         if new_checks || watched != model.watched {
-            self.runner.set(model.roster.watches(&watched.ways, &watched.rooms));
+            self.runner.set(model.roster.watches(&watched.ways, &watched.hops));
             model.watched = watched;
         }
     }
@@ -206,6 +202,11 @@ impl Control {
     fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn hops(status: &DataplaneStatus) -> Hops {
+    let resolved = status.next_hops.iter().filter_map(|hop| Some((hop.address, hop.resolved.as_ref()?)));
+    resolved.map(|(address, hop)| (address, (hop.mtu, hop.nic.as_str().into()))).collect()
 }
 
 /// Then; never if there is nothing to wait for.

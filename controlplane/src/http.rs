@@ -18,7 +18,7 @@ use crate::control::{Control, Reload};
 use crate::source::file::ReloadRequest;
 use crate::view::{self, Now};
 
-/// Longest a reload waits for the dataplane's answer.
+/// Longest a request waits for the dataplane's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the handlers need.
@@ -82,6 +82,8 @@ async fn drain(
     let control = &context.control;
     match control.set_drained(&request) {
         Ok(meant) => {
+            // New flows keep away once the dataplane has it.
+            let _ = tokio::time::timeout(ANSWER_TIMEOUT, control.answered()).await;
             let places = control.look(|model| model.roster.places());
             let views = places.iter().zip(all_backends(control)).filter(|(place, _)| meant.contains(place));
             Json(views.map(|(_, backend)| backend).collect::<Vec<_>>()).into_response()

@@ -72,6 +72,9 @@ struct Configured {
     targets: Targets,
 }
 
+/// The links to backends: bytes of IP packet that they carry, and the names of the NICs.
+pub type Hops = HashMap<IpAddr, (u32, Arc<str>)>;
+
 /// What came of looking at all backends.
 pub struct Balance {
     /// To balance over; generation 0.
@@ -177,9 +180,8 @@ impl Roster {
         steps.min().map(|wait| now + wait)
     }
 
-    /// What to probe. `served` are the ways that the dataplane has, and `rooms` how many bytes of IP packet the links
-    /// to backends carry.
-    pub fn watches(&self, served: &[ProbeWay], rooms: &HashMap<IpAddr, u32>) -> Vec<Watch> {
+    /// What to probe. `served` are the ways that the dataplane has, `hops` the links to backends.
+    pub fn watches(&self, served: &[ProbeWay], hops: &Hops) -> Vec<Watch> {
         let Some(Configured { targets, .. }) = &self.configured else { return Vec::new() };
         let served: HashSet<(IpAddr, Mode, u16)> =
             served.iter().map(|way| (way.address, way.mode, way.number)).collect();
@@ -191,8 +193,10 @@ impl Roster {
             let Target { backend, mode, .. } = *target;
             let number = self.numbers.of(backend, mode)?;
             served.contains(&(backend, mode, number)).then(|| {
-                let room = rooms.get(&backend).map(|mtu| room(*mtu, mode, backend));
-                Watch { subject, way: Some(Way { mark: PROBE_MARK | u32::from(number), backend, room }) }
+                let hop = hops.get(&backend);
+                let room = hop.map(|(mtu, _)| room(*mtu, mode, backend));
+                let nic = hop.map(|(_, nic)| Arc::clone(nic));
+                Watch { subject, way: Some(Way { mark: PROBE_MARK | u32::from(number), backend, room, nic }) }
             })
         };
         targets.targets.iter().filter_map(watch).collect()

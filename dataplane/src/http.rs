@@ -7,13 +7,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
+use serde::Serialize;
 use shunt_api::daemon::{self, Peer};
 use shunt_api::snapshot::{Rejected, Snapshot};
-use shunt_api::status::{FlowFilter, Flows};
+use shunt_api::status::FlowFilter;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::Command;
+use crate::control::{Command, FlowSource};
 use crate::flows;
 use crate::limits::MAX_SNAPSHOT_BYTES;
 
@@ -25,10 +26,16 @@ pub async fn serve(listener: UnixListener, commands: Commands) -> std::io::Resul
         .route("/v1/status", get(status))
         .route("/v1/stats", get(stats))
         .route("/v1/flows", get(list_flows))
+        .route("/v1/flows/count", get(count_flows))
         .route("/v1/snapshot", put(apply))
         .layer(DefaultBodyLimit::max(MAX_SNAPSHOT_BYTES))
         .with_state(commands);
-    daemon::serve(listener, router, "GET /v1/status, GET /v1/stats, GET /v1/flows or PUT /v1/snapshot").await
+    daemon::serve(
+        listener,
+        router,
+        "GET /v1/status, /v1/stats, /v1/flows or /v1/flows/count, or PUT /v1/snapshot",
+    )
+    .await
 }
 
 async fn status(State(commands): State<Commands>) -> Response {
@@ -40,12 +47,23 @@ async fn stats(State(commands): State<Commands>) -> Response {
 }
 
 async fn list_flows(State(commands): State<Commands>, Query(filter): Query<FlowFilter>) -> Response {
-    let listed = match ask(&commands, Command::Flows).await {
-        Some(Some(source)) => tokio::task::spawn_blocking(move || flows::list(&source, &filter)).await.ok(),
-        Some(None) => Some(Flows::default()),
+    of_flows(&commands, move |source| flows::list(source, &filter)).await
+}
+
+async fn count_flows(State(commands): State<Commands>, Query(filter): Query<FlowFilter>) -> Response {
+    of_flows(&commands, move |source| flows::count(source, &filter)).await
+}
+
+/// Answers from the flow tables, which takes a thread of its own; without tables, that there is nothing.
+async fn of_flows<T: Default + Serialize + Send + 'static>(
+    commands: &Commands,
+    read: impl FnOnce(&FlowSource) -> T + Send + 'static,
+) -> Response {
+    answer(match ask(commands, Command::Flows).await {
+        Some(Some(source)) => tokio::task::spawn_blocking(move || read(&source)).await.ok(),
+        Some(None) => Some(T::default()),
         None => None,
-    };
-    answer(listed)
+    })
 }
 
 async fn apply(
@@ -77,7 +95,7 @@ async fn ask<T>(commands: &Commands, command: impl FnOnce(oneshot::Sender<T>) ->
     answered.await.ok()
 }
 
-fn answer<T: serde::Serialize>(value: Option<T>) -> Response {
+fn answer<T: Serialize>(value: Option<T>) -> Response {
     match value {
         Some(value) => Json(value).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "the dataplane is stopping; try again once it runs\n")

@@ -1,11 +1,14 @@
 //! `lbctl drain` and `lbctl undrain`: take backends out of service without breaking connections, and bring them back.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 use shunt_api::client::Client;
-use shunt_api::status::{BackendView, DrainRequest};
+use shunt_api::status::{BackendView, DrainRequest, FlowCount};
 use tokio::time::Instant;
 
 use crate::Outcome;
@@ -35,18 +38,33 @@ pub struct Options {
     timeout: Option<Duration>,
 }
 
+/// What `-o json` prints.
+#[derive(Serialize)]
+struct Report {
+    /// The backends that drain.
+    backends: Vec<BackendView>,
+    /// What they still serve, together.
+    left: FlowCount,
+}
+
 /// Drains, and waits if that is asked for.
-pub async fn drain(options: Options, control: &Client, format: Format) -> anyhow::Result<Outcome> {
-    let mut backends = set_drained(&options.which, true, control).await?;
-    if let Some(timeout) = options.timeout {
-        backends = emptied(backends, timeout, control).await?;
-    }
-    let left = flows(&backends);
+pub async fn drain(
+    options: Options,
+    control: &Client,
+    dataplane: &Client,
+    format: Format,
+) -> anyhow::Result<Outcome> {
+    let backends = set_drained(&options.which, true, control).await?;
+    let left = match options.timeout {
+        Some(timeout) => emptied(&backends, timeout, dataplane).await?,
+        None => left(&backends, dataplane).await?,
+    };
+    let report = Report { backends, left };
     match format {
-        Format::Json => output::print_json(&backends)?,
-        Format::Table => output::print(&text(&backends))?,
+        Format::Json => output::print_json(&report)?,
+        Format::Table => output::print(&text(&report))?,
     }
-    Ok(Outcome::well_if(options.timeout.is_none() || left == 0))
+    Ok(Outcome::well_if(options.timeout.is_none() || is_empty(left)))
 }
 
 /// Ends a drain.
@@ -74,51 +92,66 @@ async fn set_drained(which: &Which, drained: bool, control: &Client) -> anyhow::
     Ok(control.put("/v1/drain", &request).await?)
 }
 
-/// The backends once they have no flows, or when the time is over, or on Ctrl-C.
+/// What is left once nothing is, or when the time is over, or on Ctrl-C.
 async fn emptied(
-    mut backends: Vec<BackendView>,
+    backends: &[BackendView],
     timeout: Duration,
-    control: &Client,
-) -> anyhow::Result<Vec<BackendView>> {
+    dataplane: &Client,
+) -> anyhow::Result<FlowCount> {
     let end = Instant::now() + timeout;
-    while flows(&backends) > 0 && Instant::now() < end {
-        if io::stderr().is_terminal() {
-            eprint!("\r{:<30}", left(&backends));
+    loop {
+        let left = left(backends, dataplane).await?;
+        let rest = end.saturating_duration_since(Instant::now());
+        if is_empty(left) || rest.is_zero() {
+            progress("");
+            return Ok(left);
         }
+        progress(&words(left));
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY.min(end - Instant::now())) => {}
+            () = tokio::time::sleep(LOOK_EVERY.min(rest)) => {}
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted?;
-                return Ok(backends);
+                progress("");
+                return Ok(left);
             }
         }
-        let all: Vec<BackendView> = control.get("/v1/backends").await?;
-        let is_meant = |backend: &BackendView| {
-            backends.iter().any(|meant| (&meant.pool, &meant.name) == (&backend.pool, &backend.name))
-        };
-        backends = all.into_iter().filter(is_meant).collect();
     }
+}
+
+/// On a terminal, in place of what was said before.
+fn progress(text: &str) {
     if io::stderr().is_terminal() {
-        eprint!("\r{:<30}\r", "");
+        eprint!("\r{text:<50}\r");
     }
-    Ok(backends)
 }
 
 /// An address counts once, however many pools it is in: its flows are those of all.
-fn flows(backends: &[BackendView]) -> u64 {
-    let mut by_address: Vec<_> = backends.iter().map(|backend| (backend.address, backend.flows)).collect();
-    by_address.sort_unstable();
-    by_address.dedup_by_key(|(address, _)| *address);
-    by_address.iter().map(|(_, flows)| flows).sum()
+async fn left(backends: &[BackendView], dataplane: &Client) -> anyhow::Result<FlowCount> {
+    let addresses: BTreeSet<IpAddr> = backends.iter().map(|backend| backend.address).collect();
+    let mut sum = FlowCount::default();
+    for address in addresses {
+        let count: FlowCount = dataplane.get(&format!("/v1/flows/count?backend={address}")).await?;
+        sum.open += count.open;
+        sum.closing += count.closing;
+    }
+    Ok(sum)
 }
 
-fn left(backends: &[BackendView]) -> String {
-    format!("{} left", count(flows(backends) as usize, "flow"))
+fn is_empty(left: FlowCount) -> bool {
+    left == FlowCount::default()
 }
 
-fn text(backends: &[BackendView]) -> String {
-    let lines = backends.iter().map(|backend| format!("{}: {}\n", place(backend), backend.state));
-    lines.collect::<String>() + &left(backends) + "\n"
+fn words(left: FlowCount) -> String {
+    let open = count(left.open as usize, "flow");
+    match left.closing {
+        0 => format!("{open} left"),
+        closing => format!("{open} left, {closing} more that are closing"),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let lines = report.backends.iter().map(|backend| format!("{}: {}\n", place(backend), backend.state));
+    lines.collect::<String>() + &words(report.left) + "\n"
 }
 
 fn place(backend: &BackendView) -> String {

@@ -140,7 +140,7 @@ async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Stats(options) => stats::run(&options, &dataplane, format).await,
         Command::Flows(filter) => flows::run(filter, &dataplane, format).await,
         Command::Events(options) => events::run(&options, &control, format).await,
-        Command::Drain(options) => drain::drain(options, &control, format).await,
+        Command::Drain(options) => drain::drain(options, &control, &dataplane, format).await,
         Command::Undrain(which) => drain::undrain(&which, &control, format).await,
         Command::Validate { file } => config::validate(&file, format),
         Command::Reload => config::reload(&control, format).await,

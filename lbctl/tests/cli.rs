@@ -15,7 +15,7 @@ use std::process::{Command, Output, Stdio};
 
 use axum::http::StatusCode;
 use daemon::{Answers, FakeDaemon};
-use shunt_api::status::{ControlStatus, DataplaneStatus};
+use shunt_api::status::{ControlStatus, DataplaneStatus, FlowCount};
 
 /// A box with the daemons, running or not.
 struct Machine {
@@ -139,8 +139,9 @@ fn draining_says_how_many_flows_are_left() {
     well.check("events-limited", "events --limit 1");
 
     let empty = serde_json::to_string(&sample::drained(0)).unwrap();
-    let empty =
-        Machine::new("empty").with_control(Answers::default().put("/v1/drain", StatusCode::OK, empty));
+    let empty = Machine::new("empty")
+        .with_control(Answers::default().put("/v1/drain", StatusCode::OK, empty))
+        .with_dataplane(Answers::default().ok("/v1/flows/count?backend=10.0.1.12", &FlowCount::default()));
     empty.check("drain-empty", "drain web2 --timeout 5m");
 
     let reason = "there is no backend of name or address `wbe2`; `lbctl get backends` lists them".to_owned();

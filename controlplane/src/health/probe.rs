@@ -39,7 +39,7 @@ pub struct Target {
 }
 
 /// The way that the dataplane gives to marked packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Way {
     /// `SO_MARK` of the socket.
     pub mark: u32,
@@ -49,6 +49,8 @@ pub struct Way {
     /// path which loses full packets is found out; a TCP connection has nothing to lengthen, and a datagram is what
     /// the service expects.
     pub room: Option<u16>,
+    /// Name of the NIC by which packets leave, if that is known.
+    pub nic: Option<Arc<str>>,
 }
 
 /// Longest padding: web servers refuse headers of more than 8 kB, or of 4 kB where memory is short.
@@ -58,7 +60,7 @@ impl Target {
     /// Bytes that fit behind the IP header of a full packet, if one is to be sent.
     fn room(&self) -> Option<u16> {
         let header = if self.address.is_ipv4() { 20 } else { 40 };
-        Some(self.way?.room?.saturating_sub(header))
+        Some(self.way.as_ref()?.room?.saturating_sub(header))
     }
 }
 

@@ -145,7 +145,7 @@ impl Runner {
             let started = Instant::now();
             let Watch { subject, way, .. } = &*start.watch;
             let never_from = Arc::clone(&surroundings.never_from);
-            let target = Target { address: subject.destination, way: *way, never_from };
+            let target = Target { address: subject.destination, way: way.clone(), never_from };
             let result = if surroundings.serves(&start.watch) {
                 prober.probe(&subject.check, &target).await
             } else {

@@ -208,9 +208,9 @@ fn probes_wait_for_their_way() {
     let expected = [(0, "10.0.0.1", Mode::Dr), (1, "10.0.0.2", Mode::Dr), (2, "10.0.0.3", Mode::Ipip)];
     assert_eq!(ways, expected.map(|(number, address, mode)| (number, address.to_owned(), mode)));
     assert_eq!(world.roster.watches(&[], &HashMap::new()), []);
-    let rooms = HashMap::from([([10, 0, 0, 3].into(), 1500)]);
-    let watches = world.roster.watches(&probes[1..], &rooms);
+    let hops = HashMap::from([([10, 0, 0, 3].into(), (1500, "eth1".into()))]);
+    let watches = world.roster.watches(&probes[1..], &hops);
     let ways: Vec<_> =
-        watches.iter().map(|watch| watch.way.unwrap()).map(|way| (way.mark, way.room)).collect();
+        watches.iter().map(|watch| watch.way.clone().unwrap()).map(|way| (way.mark, way.room)).collect();
     assert_eq!(ways, [(PROBE_MARK + 1, None), (PROBE_MARK + 2, Some(1480))]);
 }

@@ -8,8 +8,8 @@ use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{Mode, PortMapping, Rings, ServicePort};
 use shunt_api::status::{
     BackendHealth, BackendView, ChecksStatus, ConfigProblem, ControlStatus, DataplaneStatus, Event,
-    FlowTableStatus, FlowTablesStatus, FlowView, Flows, HealthState, NextHopStatus, NicStatus, ProbeView,
-    Reloaded, ResolvedHop, ServiceView, SocketCounters, Stats, TimeMs, WorkerState, WorkerStatus,
+    FlowCount, FlowTableStatus, FlowTablesStatus, FlowView, Flows, HealthState, NextHopStatus, NicStatus,
+    ProbeView, Reloaded, ResolvedHop, ServiceView, SocketCounters, Stats, TimeMs, WorkerState, WorkerStatus,
     XdpCounters,
 };
 
@@ -34,6 +34,7 @@ pub fn dataplane_answers() -> Answers {
         .ok("/v1/flows", &Flows { flows: flows(""), truncated: false })
         .ok("/v1/flows?client=192.0.2.7", &Flows { flows: one_client.clone(), truncated: false })
         .ok("/v1/flows?limit=1", &limited)
+        .ok("/v1/flows/count?backend=10.0.1.12", &FlowCount { open: 20_604, closing: 318 })
         .ok(every, &Flows { flows: one_client[..1].to_vec(), truncated: false })
 }
 

@@ -17,6 +17,7 @@ mod balance;
 mod bulk;
 mod change;
 mod crash;
+mod drain;
 mod echo;
 mod fragments;
 mod health;
@@ -71,6 +72,7 @@ const SCENARIOS: &[Scenario] = &[
     ("vlan", "clients on a VLAN", vlan::run),
     ("health", "nginx stopped and started 20 times: connections go and come in time", health::stop_and_start),
     ("flapping", "a backend that flaps for a minute disturbs nobody", health::flapping),
+    ("drain", "a backend is drained under load: nothing breaks, and it empties", drain::run),
     ("change", "50 slow downloads survive 100 changes", change::run),
     ("controlplane_crash", "kill -9 of the control plane under load", crash::controlplane),
     ("dataplane_crash", "kill -9 of the dataplane", crash::dataplane),

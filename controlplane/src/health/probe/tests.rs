@@ -30,7 +30,7 @@ pub fn target(address: SocketAddr) -> Target {
 
 /// A way that carries so many bytes.
 pub fn full(backend: IpAddr, room: u16) -> Option<Way> {
-    Some(Way { mark: 0x5a, backend, room: Some(room) })
+    Some(Way { mark: 0x5a, backend, room: Some(room), nic: None })
 }
 
 /// Probes; the reason if it failed by fault of the backend.
@@ -125,7 +125,7 @@ async fn a_box_without_an_address_of_the_family_says_so() {
     let target = Target { way: full(address.ip(), 1_500), ..target(address) };
     let failure = Prober::new().probe(&check(TCP, SHORT), &target).await.unwrap_err();
     let expected =
-        if routed { "no connection within" } else { "this box has no address to ask 100::1 from: " };
+        if routed { "no connection within" } else { "this box has no IPv6 address towards 100::1: " };
     assert!(failure.reason.starts_with(expected), "{failure}");
 }
 

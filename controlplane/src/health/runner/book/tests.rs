@@ -79,8 +79,10 @@ fn results_for_what_is_gone_or_goes_another_way_are_ignored() {
     book.set(vec![watch(1, 100)], now);
     let at = book.next_deadline().unwrap();
     let start = book.due(at).remove(0);
-    let marked =
-        Watch { way: Some(Way { mark: 5, backend: [10, 0, 1, 1].into(), room: None }), ..watch(1, 100) };
+    let marked = Watch {
+        way: Some(Way { mark: 5, backend: [10, 0, 1, 1].into(), room: None, nic: None }),
+        ..watch(1, 100)
+    };
     book.set(vec![marked.clone()], now);
     assert!(book.record(&start, at, &refused(), at).event.is_none());
     assert_eq!(book.statuses()[0].failures, 0);
