@@ -8,10 +8,12 @@
 //! [`ConfigProblem`].
 
 mod health;
+mod routes;
 
 use std::net::{IpAddr, SocketAddr};
 
 pub use health::{BackendHealth, Event, HealthState, TimeMs};
+pub use routes::RoutesStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{CounterValues, DropReason};
