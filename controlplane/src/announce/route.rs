@@ -145,6 +145,8 @@ impl Announcer {
     fn table_changed(&mut self, changed: Result<(), KernelError>) {
         match changed {
             Ok(()) => self.timing.table_changed(Instant::now()),
+            // At rest nothing is asked of the sockets; they are opened anew when something is.
+            Err(_) if self.timing.due().is_none() => self.kernel = None,
             Err(error) => self.settle(Err(error)),
         }
     }
