@@ -1,12 +1,14 @@
 #!/bin/bash
 # Installs what a fresh Debian lacks to build, test and demonstrate Shunt. Run it as root, as often as you
-# like: it says nothing when nothing is missing. It never starts a service: tests and benchmarks run nginx and haproxy
-# themselves.
+# like: it says nothing when nothing is missing. It never starts a service: tests and benchmarks run nginx, haproxy and
+# BIRD themselves.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build="build-essential clang llvm m4 pkg-config libelf-dev zlib1g-dev libclang-dev"
 run="iproute2 ethtool curl nginx-light iperf3 iputils-ping procps shellcheck"
+# Routing daemons that announce VIPs.
+route="bird2 frr"
 # What the benchmarks compare with, and what counts instructions.
 compare="haproxy libnginx-mod-stream nftables valgrind"
 
@@ -52,7 +54,7 @@ forget_service() {
 
 install_packages() {
     local missing=() package
-    for package in $build $run $compare; do
+    for package in $build $run $route $compare; do
         installed "$package" || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
@@ -69,7 +71,8 @@ install_packages() {
     for package in "${missing[@]}"; do
         case $package in
             nginx-light) forget_service nginx ;;
-            haproxy | nftables) forget_service "$package" ;;
+            bird2) forget_service bird ;;
+            frr | haproxy | nftables) forget_service "$package" ;;
         esac
     done
     rm -f "$log"

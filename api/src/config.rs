@@ -25,7 +25,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-pub use announce::{Announce, AnnounceL2, AnnounceRoutes, Election};
+pub use announce::{Announce, AnnounceL2, AnnounceRoutes, Election, OnStop};
 pub use check::{Check, CheckKind, Checked, HttpCheck, OnDown, Target, Targets, Tls, Via, WhenAllDown};
 use document::{Source, Table, Value};
 use ipnet::IpNet;

@@ -1,17 +1,21 @@
 //! What the daemons answer when asked how they are.
 //!
 //! Dataplane socket: `GET /v1/status` → [`DataplaneStatus`], `GET /v1/stats` → [`Stats`],
-//! `GET /v1/flows?…` ([`FlowFilter`]) → [`Flows`], `GET /v1/flows/count?…` → [`FlowCount`], `PUT /v1/snapshot` → [`crate::snapshot::Ack`] or 422 with
-//! [`crate::snapshot::Rejected`].
+//! `GET /v1/flows?…` ([`FlowFilter`]) → [`Flows`], `GET /v1/flows/count?…` → [`FlowCount`],
+//! `PUT /v1/snapshot` → [`crate::snapshot::Ack`] or 422 with [`crate::snapshot::Rejected`].
+//!
 //! Control-plane socket: `GET /v1/status` → [`ControlStatus`], `GET /v1/services` → list of [`ServiceView`],
 //! `GET /v1/backends` → list of [`BackendView`], `GET /v1/events` → list of [`Event`], the oldest first,
-//! `PUT /v1/drain` with [`DrainRequest`] → list of [`BackendView`] or 404 with the reason in text, `POST /v1/reload` → [`Reloaded`] or 422 with [`ConfigProblem`].
+//! `PUT /v1/drain` with [`DrainRequest`] → list of [`BackendView`] or 404 with the reason in text,
+//! `POST /v1/reload` → [`Reloaded`] or 422 with [`ConfigProblem`].
 
 mod health;
+mod routes;
 
 use std::net::{IpAddr, SocketAddr};
 
 pub use health::{BackendHealth, ChecksStatus, Event, HealthState, ProbeView, TimeMs};
+pub use routes::RoutesStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{CounterValues, DropReason};

@@ -6,6 +6,7 @@
 //! with them is `shunt-api`.
 
 pub mod attempt;
+pub mod bird;
 pub mod bpf;
 pub mod client;
 pub mod command;

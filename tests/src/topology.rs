@@ -210,6 +210,11 @@ impl Topology {
         wiring::plug_lb(self, segment)
     }
 
+    /// Connects another box as the load balancer is: to the same segments, by NICs of the same names.
+    pub fn plug_box(&self, namespace: &Namespace, role: &str, host: u8) -> Result<()> {
+        wiring::plug_box(self, namespace, role, host)
+    }
+
     /// Makes all NICs and the switch of a segment carry IP packets of so many bytes.
     pub fn set_mtu(&self, segment: Segment, mtu: u32) -> Result<()> {
         wiring::set_mtu(self, segment, mtu)

@@ -60,6 +60,17 @@ pub struct AnnounceRoutes {
     pub require_backend: bool,
     /// How long forwarding goes on after the routes were withdrawn, before the box stops.
     pub withdraw_delay: Duration,
+    /// What becomes of the routes when the control plane stops.
+    pub on_stop: OnStop,
+}
+
+/// What becomes of routes when the control plane stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStop {
+    /// They go: packets take another way.
+    Withdraw,
+    /// They stay, for the control plane that starts next: the dataplane forwards on meanwhile.
+    Keep,
 }
 
 /// Every minute is more often than switches forget addresses, which they do after five.
@@ -72,6 +83,7 @@ const ROUTES: AnnounceRoutes = AnnounceRoutes {
     protocol: PROTOCOL,
     require_backend: true,
     withdraw_delay: Duration::from_secs(1),
+    on_stop: OnStop::Withdraw,
 };
 /// As the protocol, and no number of the kernel. Beyond 252, `ip import-table` of FRR cannot reach.
 const TABLE: u32 = 83;
@@ -163,13 +175,15 @@ fn advertise_interval(value: &Value<'_>) -> Result<Duration, ConfigProblem> {
 }
 
 fn routes(table: &Table<'_>, default: AnnounceRoutes) -> Result<AnnounceRoutes, ConfigProblem> {
-    table.allow_only(&["table", "protocol", "require_backend", "withdraw_delay"])?;
+    table.allow_only(&["table", "protocol", "require_backend", "withdraw_delay", "on_stop"])?;
     let delay = |value: &Value<'_>| value::duration(value, WITHDRAW_DELAY);
+    let on_stop = |value: &Value<'_>| value.one_of(&[("withdraw", OnStop::Withdraw), ("keep", OnStop::Keep)]);
     Ok(AnnounceRoutes {
         table: or_default(table, "table", default.table, routing_table)?,
         protocol: or_default(table, "protocol", default.protocol, protocol)?,
         require_backend: or_default(table, "require_backend", default.require_backend, Value::boolean)?,
         withdraw_delay: or_default(table, "withdraw_delay", default.withdraw_delay, delay)?,
+        on_stop: or_default(table, "on_stop", default.on_stop, on_stop)?,
     })
 }
 

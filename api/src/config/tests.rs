@@ -36,7 +36,7 @@ max_flows_v4 = 500_000
 max_flows_v6 = 1_000
 [announce]
 l2 = { interval = "30s", priority = 150, group = 7, advertise_interval = "300ms", preempt = false }
-routes = { table = 100, protocol = 0x54, require_backend = false, withdraw_delay = "3s" }
+routes = { table = 100, protocol = 0x54, require_backend = false, withdraw_delay = "3s", on_stop = "keep" }
 [pools.web]
 check = { type = "https", port = 443, method = "POST", path = "/healthz", host = "a.example", verify = false, server_name = "b.example", status = [200, "300-302"], text = "ok", interval = "1s", timeout = "500ms", rise = 1, fall = 5 }
 on_down = "keep"
@@ -225,7 +225,7 @@ fn every_key_about_health_and_announcing_is_read_as_written() {
     assert_eq!((advertise_interval.as_millis(), preempt), (300, false));
     let routes = config.announce.routes.unwrap();
     assert_eq!((routes.table, routes.protocol, routes.require_backend), (100, 0x54, false));
-    assert_eq!(routes.withdraw_delay, Duration::from_secs(3));
+    assert_eq!((routes.withdraw_delay, routes.on_stop), (Duration::from_secs(3), OnStop::Keep));
 }
 
 /// The keys that the example shows behind a `#` are real ones, and their values the defaults.

@@ -69,6 +69,14 @@ pub fn plug_lb(topology: &Topology, segment: Segment) -> Result<()> {
     if segment == Segment::Back { topology.lb.ip(&lb_routes()) } else { Ok(()) }
 }
 
+/// Connects a box as the load balancer is connected.
+pub fn plug_box(topology: &Topology, namespace: &Namespace, role: &str, host: u8) -> Result<()> {
+    namespace.sysctl(EVERYWHERE)?;
+    namespace.sysctl(NOT_ROUTING)?;
+    plug(topology, &box_attachments(topology, namespace, role, host))?;
+    namespace.ip(&lb_routes())
+}
+
 /// Makes all NICs of a segment and the switch's ends of their links carry IP packets of so many bytes.
 pub fn set_mtu(topology: &Topology, segment: Segment, mtu: u32) -> Result<()> {
     let attachments = attachments(topology).into_iter().filter(|attachment| attachment.segment == segment);
@@ -85,7 +93,6 @@ fn plug(topology: &Topology, attachments: &[Attachment<'_>]) -> Result<()> {
 }
 
 fn attachments(topology: &Topology) -> Vec<Attachment<'_>> {
-    let queues = topology.shape.queues;
     let mut all = vec![Attachment {
         namespace: &topology.client,
         role: "client",
@@ -97,15 +104,6 @@ fn attachments(topology: &Topology) -> Vec<Attachment<'_>> {
         // sends it on by queue 0. From a single queue it chooses by the flow's hash, as a NIC does.
         queues: 1,
     }];
-    let lb = |segment: Segment, mtu| Attachment {
-        namespace: &topology.lb,
-        role: "lb",
-        nic: segment.name(),
-        segment,
-        hosts: vec![LB],
-        mtu,
-        queues,
-    };
     let router = |segment: Segment, mtu| Attachment {
         namespace: &topology.router,
         role: "router",
@@ -115,10 +113,10 @@ fn attachments(topology: &Topology) -> Vec<Attachment<'_>> {
         mtu,
         queues: 1,
     };
+    all.extend(box_attachments(topology, &topology.lb, "lb", LB));
     if topology.shape.arms == Arms::Two {
-        all.extend([lb(Segment::Front, CLIENT_MTU), router(Segment::Front, CLIENT_MTU)]);
+        all.push(router(Segment::Front, CLIENT_MTU));
     }
-    all.push(lb(Segment::Back, TUNNEL_MTU));
     all.extend([Segment::Back, Segment::Far].map(|segment| router(segment, TUNNEL_MTU)));
     let nodes = [(&topology.dr, Segment::Back), (&topology.far, Segment::Far)];
     for (node, segment) in
@@ -135,6 +133,24 @@ fn attachments(topology: &Topology) -> Vec<Attachment<'_>> {
         });
     }
     all
+}
+
+/// Of a box that Shunt runs on.
+fn box_attachments<'t>(
+    topology: &Topology,
+    namespace: &'t Namespace,
+    role: &'t str,
+    host: u8,
+) -> Vec<Attachment<'t>> {
+    let to = |(segment, mtu): (Segment, u32)| {
+        let (nic, queues) = (segment.name(), topology.shape.queues);
+        Attachment { namespace, role, nic, segment, hosts: vec![host], mtu, queues }
+    };
+    let back = (Segment::Back, TUNNEL_MTU);
+    match topology.shape.arms {
+        Arms::One => vec![to(back)],
+        Arms::Two => vec![to((Segment::Front, CLIENT_MTU)), to(back)],
+    }
 }
 
 fn set_parameters(topology: &Topology) -> Result<()> {

@@ -19,6 +19,7 @@ mod change;
 mod crash;
 mod drain;
 mod echo;
+mod ecmp;
 mod fragments;
 mod health;
 mod host;
@@ -76,6 +77,7 @@ const SCENARIOS: &[Scenario] = &[
     ("change", "50 slow downloads survive 100 changes", change::run),
     ("controlplane_crash", "kill -9 of the control plane under load", crash::controlplane),
     ("dataplane_crash", "kill -9 of the dataplane", crash::dataplane),
+    ("ecmp", "50 downloads survive the death of one of two boxes behind a BGP router", ecmp::run),
     ("throughput", "iperf3 through DR and IP-in-IP", throughput::run),
     ("interrupt", "Ctrl-C and kill -9 of the demo leave nothing behind", interrupt::run),
 ];

@@ -22,9 +22,15 @@ fn what_is_announced_is_read_as_written() {
         protocol: 83,
         require_backend: true,
         withdraw_delay: Duration::from_secs(1),
+        on_stop: OnStop::Withdraw,
     };
-    let other =
-        AnnounceRoutes { table: 100, protocol: 84, require_backend: false, withdraw_delay: Duration::ZERO };
+    let other = AnnounceRoutes {
+        table: 100,
+        protocol: 84,
+        require_backend: false,
+        withdraw_delay: Duration::ZERO,
+        on_stop: OnStop::Keep,
+    };
     let every =
         Election { priority: 254, group: 255, advertise_interval: Duration::from_millis(10), preempt: false };
     let cases = [
@@ -39,8 +45,9 @@ fn what_is_announced_is_read_as_written() {
             l2(1, Some(every)),
         ),
         ("routes = true", routes(usual)),
+        ("routes = { on_stop = \"withdraw\" }", routes(usual)),
         (
-            r#"routes = { table = 100, protocol = 0x54, require_backend = false, withdraw_delay = "0s" }"#,
+            r#"routes = { table = 100, protocol = 0x54, require_backend = false, withdraw_delay = "0s", on_stop = "keep" }"#,
             routes(other),
         ),
     ];
@@ -108,6 +115,10 @@ fn what_cannot_be_is_refused_with_what_to_write_instead() {
             "routes = { withdraw_delay = \"2m\" }",
             "routes.withdraw_delay: `2m` is out of range; write from \"0s\" to \
             \"1m\"",
+        ),
+        (
+            "routes = { on_stop = \"leave\" }",
+            "routes.on_stop: `leave` is not known here; write one of \"withdraw\", \"keep\"",
         ),
     ];
     for (keys, expected) in cases {
