@@ -7,10 +7,12 @@
 //! `GET /v1/backends` → list of [`BackendView`], `POST /v1/reload` → [`Reloaded`] or 422 with
 //! [`ConfigProblem`].
 
+mod announce;
 mod health;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use announce::{L2Conflict, L2Role, L2Status};
 pub use health::{BackendHealth, Event, HealthState, TimeMs};
 use serde::{Deserialize, Serialize};
 

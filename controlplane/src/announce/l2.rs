@@ -1,1 +1,7 @@
-//! Answers for addresses on the segments of the NICs.
+mod arp;
+mod conflicts;
+mod election;
+mod frame;
+mod ndp;
+mod schedule;
+mod vrrp;
