@@ -69,7 +69,8 @@ impl Arp {
         answer.frame(self.sender_mac)
     }
 
-    fn frame(&self, destination: MacAddress) -> Vec<u8> {
+    /// A frame from the sender.
+    pub fn frame(&self, destination: MacAddress) -> Vec<u8> {
         let operation = match self.operation {
             Operation::Request => 1,
             Operation::Reply => 2,

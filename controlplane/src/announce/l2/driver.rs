@@ -272,7 +272,7 @@ fn cannot_listen(nic: &str, error: &io::Error) -> String {
 
 fn cannot_join(nic: &str, error: &io::Error) -> String {
     format!(
-        "{nic} cannot join multicast groups: {error}; switches may keep solicitations from this box; check that IPv6 \
-         is on (net.ipv6.conf.{nic}.disable_ipv6 = 0)"
+        "{nic} cannot join multicast groups: {error}; switches may keep solicitations from this box; check that its \
+         MTU is at least 1280, and raise net.core.optmem_max if there are very many addresses"
     )
 }

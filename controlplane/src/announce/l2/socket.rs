@@ -5,7 +5,7 @@
 //! crowds out no advertisement. They see what the NIC's XDP program passes to the kernel, which ARP, neighbour
 //! discovery and multicast always are, and they see it before any packet filter of the kernel could drop it.
 //!
-//! Only frames without a tag are read: a VLAN is a NIC of its own.
+//! Only frames without a tag and for this station are read: a VLAN is a NIC of its own.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -87,21 +87,22 @@ pub fn send(mut socket: &Socket, frame: &[u8]) -> io::Result<()> {
     socket.write(frame).map(drop)
 }
 
-/// A classic BPF program (`Documentation/networking/filter.rst`): frames without a tag that meet the conditions.
+/// A classic BPF program (`Documentation/networking/filter.rst`): frames for this
+/// station that meet the conditions.
 fn filter(kind: Kind) -> Vec<SockFilter> {
     const LOAD_WORD: u16 = 0x20;
     const LOAD_BYTE: u16 = 0x30;
-    const AND: u16 = 0x54;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
-    /// `SKF_AD_OFF + SKF_AD_VLAN_TAG`: the tag, which the NIC or the kernel has taken out of the frame. One with
-    /// the identifier 0 is a priority only.
-    const VLAN_TAG: u32 = 0xffff_f000 + 44;
+    /// `SKF_AD_OFF + SKF_AD_PKTTYPE`.
+    const PACKET_TYPE: u32 = 0xffff_f000 + 4;
+    /// Of a frame to another station, and of one with the tag of a VLAN that has no device here: the kernel has
+    /// taken the tag out by now.
+    const OTHER_HOST: u32 = 3;
 
     let mut program = vec![
-        SockFilter::new(LOAD_WORD, 0, 0, VLAN_TAG),
-        SockFilter::new(AND, 0, 0, 0x0fff),
-        SockFilter::new(JUMP_IF_EQUAL, 1, 0, 0),
+        SockFilter::new(LOAD_WORD, 0, 0, PACKET_TYPE),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, OTHER_HOST),
         SockFilter::new(RETURN, 0, 0, 0),
     ];
     for (at, values) in kind.conditions() {
