@@ -41,6 +41,7 @@ mod frame;
 mod groups;
 mod link;
 mod ndp;
+mod ports;
 mod schedule;
 mod socket;
 mod station;

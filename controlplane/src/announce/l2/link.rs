@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
-use nix::sys::socket::LinkAddr;
+use nix::sys::socket::{LinkAddr, SockaddrStorage};
 use shunt_api::mac::MacAddress;
 
 /// What matters of a NIC to whoever speaks on it.
@@ -40,21 +40,37 @@ impl Facts {
     }
 }
 
-/// All NICs with an Ethernet address, by name.
-pub fn read() -> io::Result<BTreeMap<String, Link>> {
+/// All that the kernel has.
+#[derive(Debug, Default)]
+pub struct Links {
+    /// NICs with an Ethernet address, by name.
+    pub ethernet: BTreeMap<String, Link>,
+    /// The kernel's own addresses, and a NIC that has each.
+    pub addresses: BTreeMap<IpAddr, String>,
+}
+
+/// Asks the kernel.
+pub fn read() -> io::Result<Links> {
     let all: Vec<InterfaceAddress> = getifaddrs()?.collect();
-    let mut links: BTreeMap<String, Link> = all.iter().filter_map(ethernet).collect();
+    let mut links = Links { ethernet: all.iter().filter_map(ethernet).collect(), ..Links::default() };
     for entry in &all {
-        let Some(link) = links.get_mut(&entry.interface_name) else { continue };
-        let Some(address) = entry.address else { continue };
-        if let Some(ipv4) = address.as_sockaddr_in() {
-            link.facts.ipv4.get_or_insert(ipv4.ip());
-        }
-        if let Some(ipv6) = address.as_sockaddr_in6().filter(|ipv6| ipv6.ip().is_unicast_link_local()) {
-            link.facts.link_local.get_or_insert(ipv6.ip());
+        let Some(address) = entry.address.as_ref().and_then(ip) else { continue };
+        links.addresses.insert(address, entry.interface_name.clone());
+        let Some(link) = links.ethernet.get_mut(&entry.interface_name) else { continue };
+        match address {
+            IpAddr::V4(address) => _ = link.facts.ipv4.get_or_insert(address),
+            IpAddr::V6(address) if address.is_unicast_link_local() => {
+                link.facts.link_local.get_or_insert(address);
+            }
+            IpAddr::V6(_) => {}
         }
     }
     Ok(links)
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
 }
 
 fn ethernet(entry: &InterfaceAddress) -> Option<(String, Link)> {

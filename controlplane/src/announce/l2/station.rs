@@ -291,7 +291,7 @@ impl Station {
                         self.output.frames.extend(arp::announcements(address, facts.mac).map(send));
                     }
                     IpAddr::V6(address) => {
-                        self.output.frames.push(send(ndp::announcement(address, facts.mac)))
+                        self.output.frames.push(send(ndp::announcement(address, facts.mac)));
                     }
                 }
             }

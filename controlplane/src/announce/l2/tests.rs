@@ -345,6 +345,13 @@ fn what_is_in_the_way_is_told_with_what_to_do() {
     assert_eq!(runner.status().role, L2Role::Alone);
     runner.end();
 
+    host.run(&format!("ip address add {V4}/32 dev lo"));
+    let mut runner = Runner::start(host, "true", &[V4]);
+    runner.until("the kernel has the address too", |status| {
+        status.problems.iter().any(|problem| problem.contains("ip address del 10.9.0.10 dev lo"))
+    });
+    runner.end();
+
     let without = || {
         let sets = capabilities(None).unwrap();
         let effective = sets.effective - CapabilitySet::NET_RAW;

@@ -84,7 +84,7 @@ impl Station {
     /// Another station says that it has one of the addresses that we answer for.
     fn hear_claim(&mut self, nic: &str, facts: &Facts, address: IpAddr, mac: MacAddress, now: Instant) {
         let is_ours = self.nics.values().any(|own| own.mac == mac);
-        let is_peer = self.peers.get(&mac).is_some() && now < self.tolerate_until;
+        let is_peer = self.peers.contains_key(&mac) && now < self.tolerate_until;
         if is_ours || is_peer {
             return;
         }

@@ -39,6 +39,9 @@ impl Station {
         if !settings.able {
             return Some("the dataplane does not forward; see `lbctl status` for why".to_owned());
         }
+        if self.nics.is_empty() {
+            return Some("none of the NICs can be used; mend what is said of them".to_owned());
+        }
         let mut with_link = self.nics.values().filter(|facts| facts.up).peekable();
         if with_link.peek().is_none() {
             return Some("no NIC has a link; check cables and `ip link`".to_owned());

@@ -130,7 +130,7 @@ impl Host {
     /// A socket on `v0`.
     pub fn listen(&self, kind: Kind) -> Listener {
         self.inside(|| {
-            let link = link::read().unwrap().remove("v0").unwrap();
+            let link = link::read().unwrap().ethernet.remove("v0").unwrap();
             let socket = socket::open(kind, &link.address).unwrap();
             socket.set_nonblocking(false).unwrap();
             Listener(socket)
