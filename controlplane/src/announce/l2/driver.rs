@@ -40,10 +40,10 @@ pub async fn drive(
             () = tokio::task::yield_now(), if more => false,
             () = tokio::time::sleep_until(deadline.into()) => false,
         };
-        // What was received is heard before timers are looked at, or a box that was stopped for a while would
-        // take over from a master whose advertisements wait to be read.
-        more = ports.drain(&mut station);
+        // What was received is heard before timers are looked at, and timers are looked at as of before it was: a
+        // box that was stopped for a while must not take over from a master whose advertisements wait to be read.
         let now = Instant::now();
+        more = ports.drain(&mut station, now);
         station.set_wall(TimeMs::of(SystemTime::now()));
         if changed && let Some(wish) = wish(&wanted.borrow_and_update()) {
             plan = Plan::of(wish.as_ref());

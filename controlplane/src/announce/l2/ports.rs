@@ -126,8 +126,8 @@ impl Ports {
     }
 
     /// Hands on what was received. Returns whether there may be more.
-    pub fn drain(&self, station: &mut Station) -> bool {
-        let (now, mut frame, mut more) = (Instant::now(), [0; FRAME_MAX], false);
+    pub fn drain(&self, station: &mut Station, now: Instant) -> bool {
+        let (mut frame, mut more) = ([0; FRAME_MAX], false);
         for (name, port) in &self.open {
             for (kind, socket) in &port.sockets {
                 let mut left = BURST;

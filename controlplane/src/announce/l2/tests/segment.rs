@@ -160,6 +160,11 @@ impl Listener {
         }
     }
 
+    /// Reads what nobody read until now.
+    pub fn forget(&self) {
+        while self.next(Duration::from_millis(1), |_| true).is_some() {}
+    }
+
     /// Sends a frame.
     pub fn send(&self, frame: &[u8]) {
         socket::send(&self.0, frame).unwrap();
