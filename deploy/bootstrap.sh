@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build="build-essential clang llvm m4 pkg-config libelf-dev zlib1g-dev libclang-dev"
-run="iproute2 ethtool curl nginx-light iperf3 iputils-ping procps shellcheck"
+run="iproute2 ethtool curl nginx-light iperf3 iputils-arping iputils-ping ndisc6 procps shellcheck"
 # Routing daemons that announce VIPs.
 route="bird2 frr"
 # What the benchmarks compare with, and what counts instructions.

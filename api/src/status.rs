@@ -9,11 +9,13 @@
 //! `PUT /v1/drain` with [`DrainRequest`] → list of [`BackendView`] or 404 with the reason in text,
 //! `POST /v1/reload` → [`Reloaded`] or 422 with [`ConfigProblem`].
 
+mod announce;
 mod health;
 mod routes;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use announce::{L2Conflict, L2Role, L2Status};
 pub use health::{BackendHealth, ChecksStatus, Event, HealthState, ProbeView, TimeMs};
 pub use routes::RoutesStatus;
 use serde::{Deserialize, Serialize};
