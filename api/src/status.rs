@@ -9,14 +9,14 @@
 //! `PUT /v1/drain` with [`DrainRequest`] → list of [`BackendView`] or 404 with the reason in text,
 //! `POST /v1/reload` → [`Reloaded`] or 422 with [`ConfigProblem`].
 
-mod announce;
 mod health;
+mod l2;
 mod routes;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use announce::{L2Conflict, L2Role, L2Status};
 pub use health::{BackendHealth, ChecksStatus, Event, HealthState, ProbeView, TimeMs};
+pub use l2::{L2Conflict, L2Role, L2Status};
 pub use routes::RoutesStatus;
 use serde::{Deserialize, Serialize};
 
@@ -325,6 +325,12 @@ pub struct ControlStatus {
     /// Health checks; `None` if there are none.
     #[serde(default)]
     pub checks: Option<ChecksStatus>,
+    /// Answering for addresses on the segments; `None` if that is not asked for.
+    #[serde(default)]
+    pub l2: Option<L2Status>,
+    /// Routes to VIPs; `None` if they are not asked for.
+    #[serde(default)]
+    pub routes: Option<RoutesStatus>,
     /// Services configured.
     pub services: usize,
     /// Distinct backend addresses configured.

@@ -4,12 +4,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use shunt_api::config::AnnounceRoutes;
 use shunt_api::snapshot::{ProbeWay, Snapshot};
 use shunt_api::status::{ConfigProblem, DataplaneStatus, DrainRequest};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tracing::Level;
 
+use crate::announce::decide::{self, Grounds};
+use crate::announce::{Announcing, Wanted, l2};
 use crate::health::{HealthEvent, Runner};
 use crate::journal::Journal;
 use crate::memory::MemoryFile;
@@ -38,6 +41,15 @@ struct Watched {
     hops: Hops,
 }
 
+/// Tells what to announce.
+#[derive(Debug, Default)]
+struct Announce {
+    l2: watch::Sender<Wanted<l2::Settings>>,
+    routes: watch::Sender<Wanted<AnnounceRoutes>>,
+    /// What was last told was decided from this.
+    grounds: Option<Grounds>,
+}
+
 /// The model and its outlets.
 pub struct Control {
     model: Mutex<Model>,
@@ -47,6 +59,8 @@ pub struct Control {
     awaits_answer: watch::Sender<bool>,
     /// When to balance again.
     next_step: watch::Sender<Option<Instant>>,
+    /// What to announce; `None` once that has ended.
+    announce: Mutex<Option<Announce>>,
     runner: Runner,
     journal: Journal,
 }
@@ -70,6 +84,7 @@ impl Control {
             publish: watch::Sender::new(None),
             awaits_answer: watch::Sender::new(false),
             next_step: watch::Sender::new(None),
+            announce: Mutex::new(Some(Announce::default())),
             runner,
             journal,
         }
@@ -78,6 +93,18 @@ impl Control {
     /// Snapshots to send. Marked as changed by every publication, even of the same snapshot.
     pub fn published(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
         self.publish.subscribe()
+    }
+
+    /// Starts to announce.
+    pub fn announcing(&self) -> Announcing {
+        let announce = self.announce();
+        let announce = announce.as_ref().expect("it starts before it ends");
+        Announcing::start(announce.l2.subscribe(), announce.routes.subscribe(), &self.journal)
+    }
+
+    /// Nothing is to be announced any more, by a control plane that stops.
+    pub fn stop_announcing(&self) {
+        self.announce().take();
     }
 
     /// The health checks.
@@ -174,6 +201,8 @@ impl Control {
 
     fn carry_out(&self, model: &mut Model, effects: Effects, new_checks: bool) {
         self.awaits_answer.send_replace(model.state.awaits_answer());
+        // Before the dataplane: what it is to serve no longer is withdrawn first.
+        self.set_announced(model);
         effects.notices.iter().for_each(log);
         if effects.publish.is_some() {
             self.publish.send_replace(effects.publish);
@@ -199,9 +228,33 @@ impl Control {
         }
     }
 
+    fn set_announced(&self, model: &Model) {
+        let mut announce = self.announce();
+        let Some(Announce { l2, routes, grounds }) = announce.as_mut() else { return };
+        let now = decide::grounds(&model.state, &model.roster);
+        if grounds.as_ref() == Some(&now) {
+            return;
+        }
+        let decision = decide::decide(&now, &model.roster);
+        l2.send_if_modified(|wanted| replace(wanted, decision.l2));
+        routes.send_if_modified(|wanted| replace(wanted, decision.routes));
+        *grounds = Some(now);
+    }
+
+    fn announce(&self) -> MutexGuard<'_, Option<Announce>> {
+        self.announce.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether that changes anything.
+fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
+    let changes = *old != new;
+    *old = new;
+    changes
 }
 
 fn hops(status: &DataplaneStatus) -> Hops {

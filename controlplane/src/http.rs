@@ -14,6 +14,7 @@ use shunt_api::status::{BackendView, ControlStatus, DrainRequest, Event, Reloade
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::announce::Standings;
 use crate::control::{Control, Reload};
 use crate::source::file::ReloadRequest;
 use crate::view::{self, Now};
@@ -26,6 +27,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Context {
     /// State to look at.
     pub control: Arc<Control>,
+    /// How announcing stands.
+    pub announcing: Standings,
     /// Where to ask for the file to be read again.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// Shown in the status.
@@ -50,8 +53,9 @@ pub async fn serve(listener: UnixListener, context: Context) -> std::io::Result<
 
 async fn status(State(context): State<Context>) -> Json<ControlStatus> {
     let uptime_s = context.started.elapsed().as_secs();
-    let figures = context.control.runner().figures();
-    Json(context.control.look(|model| view::status(model, &figures, &context.config_file, uptime_s)))
+    let (figures, announced) = (context.control.runner().figures(), context.announcing.standing());
+    let (control, file) = (&context.control, &context.config_file);
+    Json(control.look(|model| view::status(model, &figures, &announced, file, uptime_s)))
 }
 
 async fn services(State(context): State<Context>) -> Json<Vec<ServiceView>> {

@@ -1,7 +1,6 @@
 //! `shunt-controlplane`: reads the configuration, decides what the dataplane should do, and keeps it in
 //! agreement. It moves no packet: when it dies, the dataplane forwards on by what it has.
 
-#[allow(dead_code, reason = "wired with the next commits")]
 mod announce;
 mod balance;
 mod control;
@@ -82,6 +81,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (runner, results) = Runner::new(Prober::new(), health::seed());
     let memory = MemoryFile::read(arguments.state_dir.join("backends.json"));
     let control = Arc::new(Control::new(runner, Journal::default(), memory));
+    let announcing = control.announcing();
     let own_key = arguments.state_dir.join("fleet.key");
     let mut config_file = ConfigFile::new(arguments.config.clone(), own_key);
     // A problem is logged and shown in the status; the file may be mended while this runs.
@@ -90,6 +90,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (reload, requests) = mpsc::channel(1);
     let context = http::Context {
         control: Arc::clone(&control),
+        announcing: announcing.standings(),
         reload,
         config_file: arguments.config.display().to_string().into(),
         started: Instant::now(),
@@ -108,6 +109,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     }
     daemon::notify_stopping();
+    let withdraw_delay = control.look(|model| model.roster.withdraw_delay());
+    control.stop_announcing();
+    tokio::select! {
+        () = announcing.end(withdraw_delay) => {}
+        name = daemon::stop_signal()? => tracing::info!("{name} again: stopping at once"),
+    }
     drop(socket_file);
     Ok(())
 }

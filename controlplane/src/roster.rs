@@ -14,7 +14,7 @@ mod standing;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use shunt_api::config::{Config, Service, Target, Targets, Via};
@@ -62,6 +62,7 @@ pub struct Roster {
     /// Names of services all of whose backends are down.
     forsaken: BTreeSet<String>,
     numbers: Numbers,
+    revision: u64,
 }
 
 #[derive(Debug)]
@@ -153,6 +154,7 @@ impl Roster {
     /// Looks at all backends. `None` before the first configuration.
     pub fn balance(&mut self, now: Instant) -> Option<Balance> {
         let standings = self.judged()?;
+        self.revision += 1;
         let configured = self.configured.as_ref()?;
         let config = &configured.config;
         let mut happenings = changes::of_backends(config, &self.standings, &standings);
@@ -207,6 +209,26 @@ impl Roster {
         let Some(config) = self.config() else { return HashSet::new() };
         let vips = config.services.iter().flat_map(|service| &service.vips);
         vips.chain(&config.nat.sources).copied().collect()
+    }
+
+    /// VIPs of which some service has a backend that is not down. One that drains counts: it has flows to serve.
+    pub fn vips_with_backends(&self) -> HashSet<IpAddr> {
+        let Some(config) = self.config() else { return HashSet::new() };
+        let alive = |pool: usize| self.standings[pool].iter().any(|standing| !standing.down);
+        let alive: Vec<bool> = (0..config.pools.len()).map(alive).collect();
+        let services = config.services.iter().filter(|service| alive[service.pool]);
+        services.flat_map(|service| &service.vips).copied().collect()
+    }
+
+    /// How long to forward on after routes were withdrawn.
+    pub fn withdraw_delay(&self) -> Duration {
+        let routes = self.config().and_then(|config| config.announce.routes);
+        routes.map_or(Duration::ZERO, |routes| routes.withdraw_delay)
+    }
+
+    /// Grows with every [`Self::balance`].
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The configuration; `None` before the first.

@@ -153,6 +153,11 @@ impl State {
         }
     }
 
+    /// Whether the dataplane was ever asked how it is.
+    pub fn was_asked(&self) -> bool {
+        !matches!(self.dataplane, Dataplane::Disconnected { told: false, .. })
+    }
+
     /// What the dataplane that answers now last agreed to.
     pub fn acknowledgement(&self) -> Option<&Ack> {
         self.agreed().map(|acknowledged| &acknowledged.ack)

@@ -10,6 +10,7 @@ use shunt_api::status::{
     ProbeView, ServiceView, TimeMs,
 };
 
+use crate::announce::Announced;
 use crate::control::Model;
 use crate::health::{Figures, Health, Status};
 use crate::roster::{Standing, question};
@@ -42,8 +43,15 @@ impl Now {
 }
 
 /// The answer to `GET /v1/status`.
-pub fn status(model: &Model, figures: &Figures, config_file: &str, uptime_s: u64) -> ControlStatus {
+pub fn status(
+    model: &Model,
+    figures: &Figures,
+    announced: &Announced,
+    config_file: &str,
+    uptime_s: u64,
+) -> ControlStatus {
     let Model { state, roster, .. } = model;
+    let announce = roster.config().map(|config| config.announce).unwrap_or_default();
     let pools = || roster.config().into_iter().flat_map(|config| &config.pools);
     let addresses = pools().flat_map(|pool| &pool.backends).map(|backend| backend.address);
     ControlStatus {
@@ -54,8 +62,10 @@ pub fn status(model: &Model, figures: &Figures, config_file: &str, uptime_s: u64
         generation: state.generation(),
         acknowledged: state.acknowledgement().map(|ack| ack.generation),
         dataplane_problem: state.dataplane_problem(),
-        problems: roster.problems(),
+        problems: roster.problems().into_iter().chain(announced.problems()).collect(),
         checks: (figures.checks > 0).then(|| checks(figures)),
+        l2: announce.l2.map(|_| announced.l2.clone()),
+        routes: announce.routes.map(|_| announced.routes.clone()),
         services: roster.config().map_or(0, |config| config.services.len()),
         backends: addresses.collect::<HashSet<_>>().len(),
         dataplane: state.dataplane().cloned(),
@@ -318,7 +328,8 @@ mod tests {
     fn the_status_counts_and_names_what_is_configured() {
         let control = configured();
         let figures = control.runner().figures();
-        let status = control.look(|model| status(model, &figures, "/etc/shunt/shunt.toml", 5));
+        let status =
+            control.look(|model| status(model, &figures, &Announced::default(), "/etc/shunt/shunt.toml", 5));
         assert_eq!((status.generation, status.services, status.backends, status.uptime_s), (1, 1, 7, 5));
         assert_eq!(
             (status.config_problem, status.acknowledged, status.dataplane.is_some()),

@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use shunt_api::client::{Client, ClientError};
 use shunt_api::status::{
-    ChecksStatus, ControlStatus, DataplaneStatus, FlowTableStatus, NicStatus, WorkerState, WorkerStatus,
+    ChecksStatus, ControlStatus, DataplaneStatus, FlowTableStatus, L2Status, NicStatus, RoutesStatus,
+    WorkerState, WorkerStatus,
 };
 
 use crate::Outcome;
@@ -111,6 +112,8 @@ fn text(report: &Report) -> String {
     if let Some(control) = &report.controlplane {
         line("generation", generation_line(control));
         control.checks.iter().for_each(|checks| line("health checks", checks_line(checks)));
+        control.l2.iter().for_each(|l2| line("on segments", l2_line(l2)));
+        control.routes.iter().for_each(|routes| line("by routes", routes_line(routes)));
     }
     if let Some(dataplane) = &report.dataplane {
         nic_lines(dataplane).into_iter().for_each(|nic| line("NIC", nic));
@@ -161,6 +164,31 @@ fn checks_line(checks: &ChecksStatus) -> String {
     let late = 100.0 * checks.late_p99;
     let probes = count(checks.probes, "probe");
     format!("{probes}, {} made, 99 % at most {late:.1} % of their interval late", checks.made)
+}
+
+fn l2_line(l2: &L2Status) -> String {
+    let mut line = l2.role.to_string();
+    if let Some(group) = l2.group {
+        let _ = write!(line, " of group {group}");
+    }
+    if let Some(priority) = l2.priority {
+        let _ = write!(line, " with priority {priority}");
+    }
+    if let Some(master) = l2.master {
+        let _ = write!(line, ", {master} is master");
+    }
+    if l2.role.answers() {
+        let _ = write!(line, ", answers for {}", addresses(l2.addresses));
+    }
+    line
+}
+
+fn routes_line(routes: &RoutesStatus) -> String {
+    format!("{} in table {}", addresses(routes.present), routes.table)
+}
+
+fn addresses(number: usize) -> String {
+    if number == 1 { "1 address".to_owned() } else { format!("{number} addresses") }
 }
 
 fn nic_lines(dataplane: &DataplaneStatus) -> Vec<String> {

@@ -15,7 +15,7 @@ use std::process::{Command, Output, Stdio};
 
 use axum::http::StatusCode;
 use daemon::{Answers, FakeDaemon};
-use shunt_api::status::{ControlStatus, DataplaneStatus, FlowCount};
+use shunt_api::status::{ControlStatus, DataplaneStatus, FlowCount, L2Role, L2Status};
 
 /// A box with the daemons, running or not.
 struct Machine {
@@ -199,6 +199,20 @@ fn what_is_wrong_is_listed_with_its_remedy() {
         .with_control(Answers::default().ok("/v1/status", &behind))
         .with_dataplane(sample::dataplane_answers());
     behind.check("status-behind", "status");
+
+    let master = "10.0.0.2".parse().ok();
+    let conflict = "address 203.0.113.10: 02:00:00:00:00:09 on eth1 claims it, too, last at 2026-01-31T12:00:00.123Z; \
+        take it from that machine";
+    let standby = ControlStatus {
+        l2: sample::control().l2.map(|l2| L2Status { role: L2Role::Backup, master, addresses: 0, ..l2 }),
+        routes: None,
+        problems: vec![conflict.to_owned()],
+        ..sample::control()
+    };
+    let standby = Machine::new("standby")
+        .with_control(Answers::default().ok("/v1/status", &standby))
+        .with_dataplane(sample::dataplane_answers());
+    standby.check("status-standby", "status");
 
     let fresh =
         DataplaneStatus { generation: None, generation_age_s: None, ..sample::dataplane_in_trouble() };

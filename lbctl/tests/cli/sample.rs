@@ -8,9 +8,9 @@ use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{Mode, PortMapping, Rings, ServicePort};
 use shunt_api::status::{
     BackendHealth, BackendView, ChecksStatus, ConfigProblem, ControlStatus, DataplaneStatus, Event,
-    FlowCount, FlowTableStatus, FlowTablesStatus, FlowView, Flows, HealthState, NextHopStatus, NicStatus,
-    ProbeView, Reloaded, ResolvedHop, ServiceView, SocketCounters, Stats, TimeMs, WorkerState, WorkerStatus,
-    XdpCounters,
+    FlowCount, FlowTableStatus, FlowTablesStatus, FlowView, Flows, HealthState, L2Role, L2Status,
+    NextHopStatus, NicStatus, ProbeView, Reloaded, ResolvedHop, RoutesStatus, ServiceView, SocketCounters,
+    Stats, TimeMs, WorkerState, WorkerStatus, XdpCounters,
 };
 
 use crate::daemon::Answers;
@@ -63,6 +63,14 @@ pub fn control() -> ControlStatus {
         dataplane_problem: None,
         problems: vec![],
         checks: Some(ChecksStatus { probes: 7, made: 328_104, left_out: 0, own_faults: 0, late_p99: 0.001 }),
+        l2: Some(L2Status {
+            role: L2Role::Master,
+            priority: Some(150),
+            group: Some(1),
+            addresses: 4,
+            ..L2Status::default()
+        }),
+        routes: Some(RoutesStatus { table: 83, protocol: 83, present: 3, ..RoutesStatus::default() }),
         services: 2,
         backends: 5,
         dataplane: Some(dataplane()),
