@@ -47,6 +47,14 @@ struct {
 	__type(value, __u64);
 } outer_marks SEC(".maps");
 
+/* Not 0: the node has no tunnel device, and its stack gets tunnel packets as they are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} closed SEC(".maps");
+
 struct header {
 	struct in6_addr source;
 	__u32 length; /* of the whole packet, header included */
@@ -108,7 +116,7 @@ int decapsulate(struct xdp_md *ctx)
 	struct ethhdr *ethernet = data, saved;
 	struct header outer = {}, inner = {};
 	struct marks marks = {};
-	__u32 kind = 0;
+	__u32 kind = 0, first = 0, *is_closed;
 	int parsed;
 
 	if ((void *)(ethernet + 1) > end)
@@ -122,6 +130,9 @@ int decapsulate(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 	if (parsed || (outer.protocol != IPPROTO_IPIP && outer.protocol != IPPROTO_IPV6))
+		return XDP_PASS;
+	is_closed = bpf_map_lookup_elem(&closed, &first);
+	if (is_closed && *is_closed)
 		return XDP_PASS;
 
 	saved = *ethernet;

@@ -71,6 +71,13 @@ impl Decapsulator {
         self.link.pin(path).to(|| format!("pin the decapsulating program to {}", path.display()))
     }
 
+    /// From now on it takes nothing out of tunnels, like a node whose tunnel device is gone; or it does so again.
+    pub fn set_closed(&self, closed: bool) -> Result<()> {
+        let value = u32::from(closed).to_ne_bytes();
+        let updated = map(&self.object, "closed")?.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY);
+        updated.to(|| "open or close a tunnel".to_owned())
+    }
+
     /// Packets taken out of tunnels so far.
     pub fn decapsulated(&self) -> Result<Decapsulated> {
         counters(&self.object)
@@ -207,6 +214,18 @@ mod tests {
         assert_eq!(sources.len(), 2);
         let marks = entries::<4>(&object, "outer_marks").unwrap();
         assert_eq!(marks, [([0, 64, 0, 9], 4)]);
+    }
+
+    #[test]
+    fn a_closed_tunnel_leaves_packets_to_the_stack() {
+        if !root() {
+            return;
+        }
+        let object = load().unwrap();
+        let frame = tunnel(false, true);
+        map(&object, "closed").unwrap().update(&[0; 4], &[1, 0, 0, 0], MapFlags::ANY).unwrap();
+        assert_eq!(run(&object, &frame), (PASS, frame.clone()));
+        assert_eq!(counters(&object).unwrap(), Decapsulated::default());
     }
 
     #[test]

@@ -205,6 +205,13 @@ impl Topology {
         self.lb.ip(&format!("link del {}\n", segment.name()))
     }
 
+    /// Makes the switch lose what it sends to a node in packets of more than so many bytes, without a word.
+    pub fn lose_large_packets(&self, node: &Node, limit: u32) -> Result<()> {
+        let segment =
+            if self.dr.iter().any(|dr| dr.name == node.name) { Segment::Back } else { Segment::Far };
+        self.switch.ip(&format!("link set {}-{} mtu {limit}\n", segment.name(), node.name))
+    }
+
     /// Puts it back: a new NIC of the old name, with the old addresses and routes.
     pub fn plug_lb(&self, segment: Segment) -> Result<()> {
         wiring::plug_lb(self, segment)

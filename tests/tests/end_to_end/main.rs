@@ -33,6 +33,7 @@ mod next_hops;
 mod observe;
 mod one_arm;
 mod path_mtu;
+mod paths;
 mod probes;
 mod queues;
 mod source_ranges;
@@ -73,6 +74,7 @@ const SCENARIOS: &[Scenario] = &[
     ("vlan", "clients on a VLAN", vlan::run),
     ("health", "nginx stopped and started 20 times: connections go and come in time", health::stop_and_start),
     ("flapping", "a backend that flaps for a minute disturbs nobody", health::flapping),
+    ("paths", "checks through the service see what direct ones do not", paths::run),
     ("drain", "a backend is drained under load: nothing breaks, and it empties", drain::run),
     ("change", "50 slow downloads survive 100 changes", change::run),
     ("controlplane_crash", "kill -9 of the control plane under load", crash::controlplane),
