@@ -78,6 +78,11 @@ impl<'t> Shunt<'t> {
         &self.paths
     }
 
+    /// Number of the control plane's process, if it runs.
+    pub fn controlplane_pid(&self) -> Option<u32> {
+        self.controlplane.as_ref().map(Process::pid)
+    }
+
     /// What the dataplane has pinned.
     pub fn pins(&self) -> Result<Vec<PathBuf>> {
         Ok(entries(&self.paths.bpf)?.difference(&self.preloaded).cloned().collect())

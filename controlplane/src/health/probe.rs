@@ -57,6 +57,14 @@ pub struct Way {
 pub const PAD_MAX: u16 = 4_000;
 
 impl Target {
+    /// The beginning of what is said when nothing comes back.
+    fn no_answer(&self) -> String {
+        match self.way.as_ref().and_then(|way| way.room) {
+            Some(room) => format!("no answer to packets of up to {room} bytes"),
+            None => "no answer".to_owned(),
+        }
+    }
+
     /// Bytes that fit behind the IP header of a full packet, if one is to be sent.
     fn room(&self) -> Option<u16> {
         let header = if self.address.is_ipv4() { 20 } else { 40 };

@@ -16,6 +16,7 @@ mod affinity;
 mod balance;
 mod bulk;
 mod change;
+mod checks;
 mod crash;
 mod drain;
 mod echo;
@@ -74,6 +75,7 @@ const SCENARIOS: &[Scenario] = &[
     ("vlan", "clients on a VLAN", vlan::run),
     ("health", "nginx stopped and started 20 times: connections go and come in time", health::stop_and_start),
     ("flapping", "a backend that flaps for a minute disturbs nobody", health::flapping),
+    ("checks", "5,000 checks every two seconds: what they cost, and how punctual they are", checks::run),
     ("paths", "checks through the service see what direct ones do not", paths::run),
     ("drain", "a backend is drained under load: nothing breaks, and it empties", drain::run),
     ("change", "50 slow downloads survive 100 changes", change::run),

@@ -35,10 +35,11 @@ pub async fn ask(
 ) -> Result<(), Failure> {
     let request = request(check, target)?;
     let stream = tcp::connect(target, within).await?;
-    let Some(tls) = &check.tls else { return talk(stream, request, check, within).await };
+    let missing = target.no_answer();
+    let Some(tls) = &check.tls else { return talk(stream, request, check, &missing, within).await };
     let stream =
         connectors.connect(tls, server_name(tls, check), target.address.ip(), stream, within).await?;
-    talk(stream, request, check, within).await
+    talk(stream, request, check, &missing, within).await
 }
 
 fn request(check: &HttpCheck, target: &Target) -> Result<Request<Empty<Bytes>>, Failure> {
@@ -81,6 +82,7 @@ async fn talk<S>(
     stream: S,
     request: Request<Empty<Bytes>>,
     check: &HttpCheck,
+    missing: &str,
     within: Within,
 ) -> Result<(), Failure>
 where
@@ -94,7 +96,7 @@ where
         std::future::pending::<Infallible>().await
     };
     tokio::select! {
-        result = exchange(sender, request, check, within) => result,
+        result = exchange(sender, request, check, missing, within) => result,
         never = moving => match never {},
     }
 }
@@ -103,10 +105,11 @@ async fn exchange(
     mut sender: SendRequest<Empty<Bytes>>,
     request: Request<Empty<Bytes>>,
     check: &HttpCheck,
+    missing: &str,
     within: Within,
 ) -> Result<(), Failure> {
     let sending = async { sender.send_request(request).await.map_err(|error| broken(&error)) };
-    let response = within.wait("no answer", sending).await?;
+    let response = within.wait(missing, sending).await?;
     let status = response.status().as_u16();
     let expected = if check.status.is_empty() { &[SUCCESS] } else { check.status.as_slice() };
     if !expected.iter().any(|range| range.contains(&status)) {

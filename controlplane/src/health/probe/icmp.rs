@@ -38,7 +38,7 @@ async fn exchange(socket: Socket, raw: bool, target: &Target, within: Within) ->
     };
     let request = echo.request(usize::from(target.room().unwrap_or(0).min(PAD_MAX)));
     socket.send(&request).await.map_err(|error| Failure::io(&error))?;
-    within.wait("no answer", expect(&socket, &echo, raw)).await
+    within.wait(&target.no_answer(), expect(&socket, &echo, raw)).await
 }
 
 async fn expect(socket: &UdpSocket, echo: &Echo, raw: bool) -> Result<(), Failure> {
