@@ -37,7 +37,8 @@ use source::file::{self, ConfigFile};
 /// from it, and sends it again whenever either of the two restarts.
 ///
 /// The file is read again when it changes, on SIGHUP and on `lbctl reload`. A file that is wrong is refused
-/// with its line, and what was served before still is. Stopping this program stops no traffic.
+/// with its line, and what was served before still is. Stopping this program stops no forwarding; what it announces is
+/// withdrawn.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {

@@ -21,10 +21,10 @@ pub enum What {
         /// Only this service; exit code 1 if none of its backends is usable.
         name: Option<String>,
     },
-    /// Backends: where connections go, and whether the way there is open.
+    /// Backends: where connections go, which are up, and whether the way there is open.
     #[command(after_help = "Example: lbctl get backends web1 -o json")]
     Backends {
-        /// Only backends of this name or address; exit code 1 if the way to one is not open.
+        /// Only backends of this name or address; exit code 1 if one is down or the way to it is not open.
         name: Option<String>,
     },
     /// NICs: how the dataplane is attached, and what was lost before a worker saw it.
