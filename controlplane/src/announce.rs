@@ -9,12 +9,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use shunt_api::config::AnnounceRoutes;
 use shunt_api::status::{L2Conflict, L2Status, RoutesStatus};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::journal::Journal;
+
+/// Until a route is withdrawn: a few milliseconds, unless the kernel refuses.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What to announce by one of the ways.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +70,15 @@ pub struct Standings {
 }
 
 impl Standings {
+    /// Returns once there is no route to an address that is not among these, or when that takes too long.
+    pub async fn withdrawn_but(&self, addresses: &BTreeSet<IpAddr>) {
+        let mut routes = self.routes.clone();
+        let only =
+            |status: &RoutesStatus| status.prefixes.iter().all(|prefix| addresses.contains(&prefix.addr()));
+        // Fails if announcing has ended, and then there is nothing to wait for.
+        let _ = tokio::time::timeout(WITHDRAW_TIMEOUT, routes.wait_for(only)).await;
+    }
+
     /// Now.
     pub fn standing(&self) -> Announced {
         Announced { l2: self.l2.borrow().clone(), routes: self.routes.borrow().clone() }
@@ -85,7 +96,7 @@ impl Announcing {
     /// Starts to announce what is decided.
     pub fn start(
         l2: watch::Receiver<Wanted<l2::Settings>>,
-        routes: watch::Receiver<Wanted<AnnounceRoutes>>,
+        routes: watch::Receiver<Wanted<route::Settings>>,
         journal: &Journal,
     ) -> Self {
         let (l2_standing, l2_seen) = watch::channel(L2Status::default());

@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use shunt_api::config::AnnounceRoutes;
 use shunt_api::snapshot::{ProbeWay, Snapshot};
 use shunt_api::status::{ConfigProblem, DataplaneStatus, DrainRequest};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 use tracing::Level;
 
 use crate::announce::decide::{self, Grounds};
-use crate::announce::{Announcing, Wanted, l2};
+use crate::announce::{Announcing, Wanted, l2, route};
 use crate::health::{HealthEvent, Runner};
 use crate::journal::Journal;
 use crate::memory::MemoryFile;
@@ -45,7 +44,7 @@ struct Watched {
 #[derive(Debug, Default)]
 struct Announce {
     l2: watch::Sender<Wanted<l2::Settings>>,
-    routes: watch::Sender<Wanted<AnnounceRoutes>>,
+    routes: watch::Sender<Wanted<route::Settings>>,
     /// What was last told was decided from this.
     grounds: Option<Grounds>,
 }

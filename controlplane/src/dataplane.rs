@@ -1,5 +1,5 @@
 //! Keeps the dataplane in agreement: asks how it is four times a second, tells [`Control`], and sends what
-//! [`Control`] publishes. It decides nothing itself and never starts or stops the dataplane.
+//! [`Control`] publishes, once the routes to what it no longer serves are withdrawn. It decides nothing itself and never starts or stops the dataplane.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use shunt_api::snapshot::{Ack, Rejected, Snapshot};
 use shunt_api::status::DataplaneStatus;
 use tokio::sync::watch;
 
+use crate::announce::Standings;
 use crate::control::Control;
 use crate::state::Event;
 
@@ -24,7 +25,7 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs for ever.
-pub async fn keep_in_agreement(client: Client, control: &Control) {
+pub async fn keep_in_agreement(client: Client, control: &Control, announcing: &Standings) {
     let asking = client.clone().with_timeout(STATUS_TIMEOUT);
     let sending = client.with_timeout(APPLY_TIMEOUT);
     let mut published = control.published();
@@ -44,6 +45,8 @@ pub async fn keep_in_agreement(client: Client, control: &Control) {
             }
         };
         if let Some(snapshot) = next(&mut published, pause).await {
+            let vips = snapshot.services.iter().flat_map(|service| &service.vips).copied().collect();
+            announcing.withdrawn_but(&vips).await;
             control.apply(send(&sending, snapshot).await);
         }
     }

@@ -83,6 +83,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let memory = MemoryFile::read(arguments.state_dir.join("backends.json"));
     let control = Arc::new(Control::new(runner, Journal::default(), memory));
     let announcing = control.announcing();
+    let standings = announcing.standings();
     let own_key = arguments.state_dir.join("fleet.key");
     let mut config_file = ConfigFile::new(arguments.config.clone(), own_key);
     // A problem is logged and shown in the status; the file may be mended while this runs.
@@ -91,7 +92,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (reload, requests) = mpsc::channel(1);
     let context = http::Context {
         control: Arc::clone(&control),
-        announcing: announcing.standings(),
+        announcing: standings.clone(),
         reload,
         config_file: arguments.config.display().to_string().into(),
         started: Instant::now(),
@@ -104,7 +105,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         () = control.runner().run() => {}
         () = control.follow_checks(results) => {}
         () = control.follow_steps() => {}
-        () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control) => {}
+        () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control, &standings) => {}
         name = stop => {
             tracing::info!("{name}: stopping; the dataplane forwards on");
         }

@@ -62,7 +62,7 @@ pub fn status(
         generation: state.generation(),
         acknowledged: state.acknowledgement().map(|ack| ack.generation),
         dataplane_problem: state.dataplane_problem(),
-        problems: roster.problems().into_iter().chain(announced.problems()).collect(),
+        problems: roster.problems().into_iter().chain(unable(figures)).chain(announced.problems()).collect(),
         checks: (figures.checks > 0).then(|| checks(figures)),
         l2: announce.l2.map(|_| announced.l2.clone()),
         routes: announce.routes.map(|_| announced.routes.clone()),
@@ -70,6 +70,14 @@ pub fn status(
         backends: addresses.collect::<HashSet<_>>().len(),
         dataplane: state.dataplane().cloned(),
     }
+}
+
+fn unable(figures: &Figures) -> Option<String> {
+    let (checks, reason) = figures.unable.as_ref()?;
+    Some(format!(
+        "{checks} of {} health checks cannot be made, and count for nothing: {reason}",
+        figures.checks
+    ))
 }
 
 fn checks(figures: &Figures) -> ChecksStatus {

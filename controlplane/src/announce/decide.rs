@@ -3,7 +3,7 @@
 //! An address is announced while the dataplane has agreed to serve it and does so. Routes ask for a backend that is up,
 //! too, unless the settings say otherwise. What leaves the configuration is withdrawn before the dataplane hears of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use shunt_api::config::{AnnounceL2, AnnounceRoutes, Config};
 use shunt_api::snapshot::Snapshot;
 use shunt_api::status::WorkerState;
 
-use super::{Wanted, l2};
+use super::{Wanted, l2, route};
 use crate::roster::Roster;
 use crate::state::State;
 
@@ -21,7 +21,7 @@ pub struct Decision {
     /// On the segments.
     pub l2: Wanted<l2::Settings>,
     /// By routes.
-    pub routes: Wanted<AnnounceRoutes>,
+    pub routes: Wanted<route::Settings>,
 }
 
 /// Everything a decision depends on, to tell whether it needs to be made anew.
@@ -95,22 +95,31 @@ fn on_segments(config: &Config, l2: AnnounceL2, forwarding: &Forwarding) -> Want
 fn by_routes(
     roster: &Roster,
     config: &Config,
-    settings: AnnounceRoutes,
+    routes: AnnounceRoutes,
     forwarding: &Forwarding,
-) -> Wanted<AnnounceRoutes> {
-    let addresses = match forwarding {
+) -> Wanted<route::Settings> {
+    let alive = if routes.require_backend { Some(roster.vips_with_backends()) } else { None };
+    let obstacle: &dyn Fn(&IpAddr) -> Option<&'static str> = match forwarding {
         Forwarding::Unknown => return Wanted::Unknown,
-        Forwarding::Nothing | Forwarding::By { all: false, .. } => BTreeSet::new(),
-        Forwarding::By { snapshot, all: true } => {
-            let mut addresses = vips(config, snapshot);
-            if settings.require_backend {
-                let alive = roster.vips_with_backends();
-                addresses.retain(|vip| alive.contains(vip));
+        Forwarding::Nothing => &|_| Some("the dataplane does not forward"),
+        Forwarding::By { all: false, .. } => &|_| Some("a worker of the dataplane stands still"),
+        Forwarding::By { snapshot, .. } => {
+            let served = vips(config, snapshot);
+            &move |vip| match &alive {
+                _ if !served.contains(vip) => Some("the dataplane does not serve it yet"),
+                Some(alive) if !alive.contains(vip) => Some("no backend of it is up"),
+                _ => None,
             }
-            addresses
         }
     };
-    Wanted::These { settings, addresses }
+    let (mut addresses, mut withheld) = (BTreeSet::new(), BTreeMap::new());
+    for vip in config.services.iter().flat_map(|service| &service.vips) {
+        match obstacle(vip) {
+            None => drop(addresses.insert(*vip)),
+            Some(obstacle) => drop(withheld.insert(*vip, obstacle)),
+        }
+    }
+    Wanted::These { settings: route::Settings { routes, withheld }, addresses }
 }
 
 /// VIPs that are both wanted and served.

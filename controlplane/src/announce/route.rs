@@ -12,7 +12,7 @@ mod plan;
 mod report;
 mod timing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -36,12 +36,22 @@ const STOP_TRIES: usize = 3;
 const STOPS: &str = "the control plane stops";
 const UNUSED: &str = "announce.routes is no longer configured";
 const MOVED: &str = "announce.routes has another table or protocol";
+const UNCONFIGURED: &str = "it is no longer configured";
 const DELETED: &str = "it had been deleted";
 const LEFT: &str = "left from before, and not wanted";
 
+/// How to announce by routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What the operator asks for.
+    pub routes: AnnounceRoutes,
+    /// VIPs that are configured and not to be announced, and why.
+    pub withheld: BTreeMap<IpAddr, &'static str>,
+}
+
 /// Announces what is wanted until the sender of it is gone; then withdraws, unless the settings say to keep.
 pub async fn run(
-    mut wanted: watch::Receiver<Wanted<AnnounceRoutes>>,
+    mut wanted: watch::Receiver<Wanted<Settings>>,
     journal: Journal,
     standing: watch::Sender<RoutesStatus>,
 ) {
@@ -87,6 +97,7 @@ struct Announcer {
     /// Where routes are wanted; `None`: nowhere.
     place: Option<Place>,
     addresses: BTreeSet<IpAddr>,
+    withheld: BTreeMap<IpAddr, &'static str>,
     on_stop: OnStop,
     /// What was there at the last look; `None` before the first.
     present: Option<BTreeSet<IpAddr>>,
@@ -104,6 +115,7 @@ impl Announcer {
             timing: Timing::default(),
             place: None,
             addresses: BTreeSet::new(),
+            withheld: BTreeMap::new(),
             on_stop: OnStop::Withdraw,
             present: None,
             abandoned: Vec::new(),
@@ -112,14 +124,15 @@ impl Announcer {
     }
 
     /// Takes note of what is wanted.
-    fn follow(&mut self, wanted: Wanted<AnnounceRoutes>, now: Instant) {
+    fn follow(&mut self, wanted: Wanted<Settings>, now: Instant) {
         match wanted {
             Wanted::Unknown => self.timing.rest(),
             Wanted::Unused => {
                 self.move_to(None, UNUSED);
                 self.timing.look_now(now);
             }
-            Wanted::These { settings, addresses } => {
+            Wanted::These { settings: Settings { routes: settings, withheld }, addresses } => {
+                self.withheld = withheld;
                 self.on_stop = settings.on_stop;
                 self.move_to(Some(Place { table: settings.table, protocol: settings.protocol }), MOVED);
                 // What is as before is looked at when it is due.
@@ -215,8 +228,9 @@ impl Announcer {
                 (prefix, "announced", was_there(&prefix).then_some(DELETED))
             }
             Change::Remove(found) => {
-                let unknown = reason.is_none() && !was_there(&found.prefix);
-                (found.prefix, "withdrawn", if unknown { Some(LEFT) } else { reason })
+                let withheld = self.withheld.get(&found.prefix.addr()).copied();
+                let own = if was_there(&found.prefix) { UNCONFIGURED } else { LEFT };
+                (found.prefix, "withdrawn", reason.or(withheld).or(Some(own)))
             }
         };
         let mut all: Vec<_> = done.iter().map(told).collect();

@@ -16,6 +16,9 @@ use super::Subject;
 use super::probe::{Failure, Prober, Target, Way};
 use book::{Book, Figures, HealthEvent, Start, Status};
 
+/// Why a probe by way of the dataplane is not made while that does not serve it; told as its own problem.
+const UNDELIVERED: &str = "the dataplane does not deliver it at the moment";
+
 /// What to check and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
@@ -171,7 +174,7 @@ impl Surroundings {
 }
 
 fn undelivered() -> Failure {
-    Failure::own("the dataplane does not deliver it at the moment")
+    Failure::own(UNDELIVERED)
 }
 
 /// Until then; for ever if there is nothing to wait for.

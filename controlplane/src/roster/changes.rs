@@ -59,7 +59,9 @@ pub fn forsaken(service: &Service) -> [&'static str; 2] {
             "all backends are down, and flows go to all of them as if they were up",
             "when_all_down = \"use-all\"",
         ],
-        WhenAllDown::Refuse => ["all backends are down, and flows are refused", "when_all_down = \"refuse\""],
+        WhenAllDown::Refuse => {
+            ["all backends are down, and new flows are dropped", "when_all_down = \"refuse\""]
+        }
     }
 }
 

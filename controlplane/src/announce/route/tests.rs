@@ -65,7 +65,7 @@ fn shown(table: u32) -> Vec<String> {
 
 /// An announcer, and what others hold of it.
 struct Lab {
-    wanted: watch::Sender<Wanted<AnnounceRoutes>>,
+    wanted: watch::Sender<Wanted<Settings>>,
     standing: watch::Receiver<RoutesStatus>,
     journal: Journal,
     running: JoinHandle<()>,
@@ -83,7 +83,11 @@ impl Lab {
     fn want(&self, settings: &str, addresses: impl IntoIterator<Item = impl Into<IpAddr>>) {
         let routes = Config::parse(&format!("announce.routes = {settings}"), "f").unwrap().announce.routes;
         let addresses = addresses.into_iter().map(Into::into).collect();
-        self.wanted.send(Wanted::These { settings: routes.unwrap(), addresses }).unwrap();
+        let others =
+            (0..=u8::MAX).flat_map(|third| (0..=u8::MAX).map(move |last| IpAddr::from([10, 0, third, last])));
+        let withheld = others.map(|address| (address, "no backend of it is up")).collect();
+        let settings = Settings { routes: routes.unwrap(), withheld };
+        self.wanted.send(Wanted::These { settings, addresses }).unwrap();
     }
 
     async fn standing_becomes(&mut self, reached: impl FnMut(&RoutesStatus) -> bool) -> RoutesStatus {
@@ -213,10 +217,12 @@ fn thousands_of_routes_come_and_go_in_no_time() {
         println!("5,000 routes: withdrawn at the stop in {:?}", start.elapsed());
         assert_eq!(shown(83), [""; 0]);
         let first = "10.0.0.0/32, 10.0.0.1/32, 10.0.0.2/32";
+        let six = "2001:db8::/128, 2001:db8::1/128, 2001:db8::2/128";
         let later = "10.0.0.1/32, 10.0.0.2/32, 10.0.0.3/32";
         let expected = [
             format!("5000 announced: {first} and 4997 more"),
-            format!("4999 withdrawn: {later} and 4996 more"),
+            format!("2500 withdrawn: {six} and 2497 more (it is no longer configured)"),
+            format!("2499 withdrawn: {later} and 2496 more (no backend of it is up)"),
             format!("4999 announced: {later} and 4996 more"),
             format!("5000 withdrawn: {first} and 4997 more (the control plane stops)"),
         ];

@@ -23,8 +23,6 @@ use super::{PAD_MAX, Target, tcp};
 const SEARCHED: usize = 64 << 10;
 /// What makes a request longer.
 const PADDING: HeaderName = HeaderName::from_static("x-padding");
-/// What is a success if the check does not say.
-const SUCCESS: RangeInclusive<u16> = 200..=299;
 
 /// Asks and looks at the answer.
 pub async fn ask(
@@ -111,7 +109,7 @@ async fn exchange(
     let sending = async { sender.send_request(request).await.map_err(|error| broken(&error)) };
     let response = within.wait(missing, sending).await?;
     let status = response.status().as_u16();
-    let expected = if check.status.is_empty() { &[SUCCESS] } else { check.status.as_slice() };
+    let expected = check.status.as_slice();
     if !expected.iter().any(|range| range.contains(&status)) {
         return Err(Failure::backend(format!("status {status} instead of {}", in_words(expected))));
     }

@@ -42,9 +42,7 @@ pub fn prepare(socket: &Socket, target: &Target) -> Result<(), Failure> {
         ))
     })?;
     allowed(source, target)?;
-    socket
-        .set_mark(way.mark)
-        .map_err(|error| Failure::setup(&format!("mark a socket with {:#x}", way.mark), &error))?;
+    socket.set_mark(way.mark).map_err(|error| Failure::setup("mark a socket", &error))?;
     socket
         .bind(&SocketAddr::new(source, 0).into())
         .map_err(|error| Failure::setup(&format!("send from {source}"), &error))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
 
-use super::{Subject, Watch};
+use super::{Subject, UNDELIVERED, Watch};
 use crate::health::machine::{Health, Machine, Transition};
 use crate::health::probe::{Failure, Fault};
 use crate::health::schedule::{Due, Id, Schedule};
@@ -60,6 +60,8 @@ pub struct Figures {
     pub left_out: u64,
     /// Probes that this box could not make.
     pub own_faults: u64,
+    /// Checks whose last probe this box could not make, and why that of one of them.
+    pub unable: Option<(usize, String)>,
     /// How late probes began: how many by each thousandth of their interval.
     lateness: Vec<u64>,
 }
@@ -118,6 +120,8 @@ struct Entry {
     successes: u64,
     failures: u64,
     own_faults: u64,
+    /// The last probe could not be made.
+    unable: bool,
 }
 
 impl Book {
@@ -130,7 +134,7 @@ impl Book {
             schedule: Schedule::default(),
             ids: HashMap::new(),
             entries: BTreeMap::new(),
-            figures: Figures { checks: 0, probes: 0, left_out: 0, own_faults: 0, lateness },
+            figures: Figures { checks: 0, probes: 0, left_out: 0, own_faults: 0, unable: None, lateness },
             noticed: None,
         }
     }
@@ -185,6 +189,7 @@ impl Book {
         if let Err(Failure { reason, fault: Fault::Own }) = result {
             entry.own_faults += 1;
             entry.last_failure = Some(reason.clone());
+            entry.unable = reason != UNDELIVERED;
             self.figures.own_faults += 1;
             return Outcome { event: None, notice: self.notice(reason, now) };
         }
@@ -202,7 +207,14 @@ impl Book {
 
     /// Of all checks so far.
     pub fn figures(&self) -> Figures {
-        Figures { checks: self.entries.len(), left_out: self.schedule.left_out(), ..self.figures.clone() }
+        let mut unable = self.entries.values().filter(|entry| entry.unable);
+        let reason = unable.next().and_then(|entry| entry.last_failure.clone());
+        Figures {
+            checks: self.entries.len(),
+            left_out: self.schedule.left_out(),
+            unable: reason.map(|reason| (1 + unable.count(), reason)),
+            ..self.figures.clone()
+        }
     }
 
     fn remove_others(&mut self, wanted: &HashMap<Subject, Watch>) {
@@ -257,6 +269,7 @@ impl Entry {
             successes: 0,
             failures: 0,
             own_faults: 0,
+            unable: false,
         }
     }
 
@@ -268,6 +281,7 @@ impl Entry {
     }
 
     fn observe(&mut self, result: &Result<Option<Duration>, Failure>, now: Instant) -> Option<Transition> {
+        self.unable = false;
         match result {
             Ok(latency) => {
                 self.successes += 1;

@@ -16,7 +16,7 @@ pub fn http() -> HttpCheck {
         method: "GET".into(),
         path: "/healthz?full".into(),
         host: None,
-        status: Vec::new(),
+        status: vec![200..=299],
         text: None,
     }
 }

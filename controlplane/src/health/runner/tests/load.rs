@@ -114,7 +114,7 @@ fn web(tls: Option<Tls>) -> CheckKind {
         method: "GET".into(),
         path: "/healthz".into(),
         host: None,
-        status: Vec::new(),
+        status: vec![200..=299],
         text: None,
     })
 }
