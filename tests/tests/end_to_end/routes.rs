@@ -68,7 +68,8 @@ fn announced(topology: &Topology) -> Result<BTreeSet<IpAddr>> {
     for family in ["-4", "-6"] {
         let mut show = topology.lb.command("ip");
         // It fails as long as nobody has put anything into the table.
-        let output = command::output(show.args([family, "-o", "route", "show", "table", "83", "proto", "83"]))?;
+        let output =
+            command::output(show.args([family, "-o", "route", "show", "table", "83", "proto", "83"]))?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         found.extend(said.split_whitespace().filter_map(|word| word.parse::<IpAddr>().ok()));
     }

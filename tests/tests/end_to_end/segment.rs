@@ -23,11 +23,10 @@ const NAT: u8 = 220;
 const SOURCES: u8 = 230;
 const NOBODY: u8 = 240;
 const INTRUDER: u8 = 3;
-const TABLES: &str =
-    "[nat]\nsources = [\"10.77.2.230\", \"fd77:2::230\"]\n[announce]\nl2 = { interval = \"1s\" }\n";
+const TABLES: &str = "[nat]\nsources = [\"10.77.2.230\", \"fd77:2::230\"]\n[announce]\nl2 = true\n";
 const HTTP_TARGET: u16 = 30080;
 const REQUESTS: u16 = 500;
-/// Probes of `arping`; all but the first go to the MAC address that answered.
+/// Probes of `arping`, a second apart. `ndisc6` ends with the first answer.
 const PROBES: usize = 3;
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -108,12 +107,12 @@ pub fn mac_of(namespace: &Namespace, nic: &str) -> Result<String> {
 }
 
 /// The MAC addresses of all answers to `arping` or `ndisc6`, asked from a host's only NIC.
-fn probe(host: &Namespace, address: IpAddr) -> Result<Vec<String>> {
-    let address = address.to_string();
+fn probe(host: &Namespace, address: IpAddr, probes: usize) -> Result<Vec<String>> {
+    let (address, probes) = (address.to_string(), probes.to_string());
     let arguments = if address.contains(':') {
-        vec!["ndisc6", "-m", "-n", "-q", "-r", "1", "-w", "500", &address, NODE_NIC]
+        vec!["ndisc6", "-1", "-n", "-q", "-r", &probes, &address, NODE_NIC]
     } else {
-        vec!["arping", "-c", "3", "-w", "2", "-i", "0.2", "-I", NODE_NIC, &address]
+        vec!["arping", "-b", "-c", &probes, "-w", &probes, "-I", NODE_NIC, &address]
     };
     let mut command = host.command(arguments[0]);
     // That nobody answers is for the caller to judge.
@@ -142,7 +141,7 @@ fn probe_all(topology: &Topology) -> Result<()> {
 }
 
 fn answered_by(host: &Namespace, address: IpAddr, mac: &str) -> Result<()> {
-    let answers = probe(host, address)?;
+    let answers = probe(host, address, PROBES)?;
     let wanted = if address.is_ipv4() { PROBES } else { 1 };
     let program = if address.is_ipv4() { "arping" } else { "ndisc6" };
     println!("   {program} {address}: {} answers of {wanted}, all by {mac}", answers.len());
@@ -152,7 +151,7 @@ fn answered_by(host: &Namespace, address: IpAddr, mac: &str) -> Result<()> {
 }
 
 fn silent(host: &Namespace, address: IpAddr) -> Result<()> {
-    let answers = probe(host, address)?;
+    let answers = probe(host, address, 1)?;
     ensure(answers.is_empty(), || format!("nobody should answer for {address}: {answers:?}"))
 }
 

@@ -82,9 +82,12 @@ fn settings(topology: &Topology, announce: &'static str) -> Settings {
 
 fn two_boxes(topology: &Topology, run: &Run) -> Result<()> {
     let Some(second) = run.namespaces(["lb2"])?.pop() else { unreachable!("one was asked for") };
-    let Some(station) = topology.run.namespaces(["watcher"])?.pop() else { unreachable!("one was asked for") };
+    let Some(station) = topology.run.namespaces(["watcher"])?.pop() else {
+        unreachable!("one was asked for")
+    };
     topology.plug_box(&second, "lb2", BOX_2)?;
     topology.plug_box(&station, "watcher", WATCHER)?;
+    filter_by_mac(topology)?;
     forget_routes(topology)?;
     let nginx: Result<Vec<_>> = topology.nodes().map(|node| servers::start_nginx(topology, node)).collect();
     let _nginx = nginx?;
@@ -113,6 +116,16 @@ fn two_boxes(topology: &Topology, run: &Run) -> Result<()> {
     downloads.finish()?;
     visits.finish()?;
     judge(&watcher.finish()?, &reigns)
+}
+
+/// The NICs of both boxes get no frames for others, as real ones do: a veth pair would hand them on.
+fn filter_by_mac(topology: &Topology) -> Result<()> {
+    [Segment::Front, Segment::Back].into_iter().try_for_each(|segment| {
+        ["lb", "lb2"].into_iter().try_for_each(|role| {
+            let port = format!("{}-{role}", segment.name());
+            topology.switch.run("bridge", &["link", "set", "dev", &port, "flood", "off"]).map(drop)
+        })
+    })
 }
 
 /// A box of the pair.
@@ -171,7 +184,10 @@ impl Stage<'_> {
         }
         took.sort_unstable();
         let median = took[took.len() / 2];
-        println!("   killed: a new connection is answered {} later (median of {TRIES}), promised 1000 ms", ms(median));
+        println!(
+            "   killed: a new connection is answered {} later (median of {TRIES}), promised 1000 ms",
+            ms(median)
+        );
         ensure(median <= TAKEOVER_LIMIT, || format!("it took {median:?} until somebody answered"))
     }
 
@@ -248,7 +264,10 @@ impl Stage<'_> {
     fn goes_on(&self, peer: &Peer<'_>, flows_before: u64) -> Result<()> {
         let took = self.downloads.go_on()?;
         let (count, came) = (self.downloads.count(), peer.flows()? - flows_before);
-        println!("     all {count} downloads go on, 60 kB more of each after {}; {came} flows came", ms(took));
+        println!(
+            "     all {count} downloads go on, 60 kB more of each after {}; {came} flows came",
+            ms(took)
+        );
         ensure(came >= count as u64, || "not every download came to the other box".to_owned())
     }
 
@@ -292,13 +311,19 @@ fn judge(questions: &[Question], reigns: &[(Instant, MacAddress)]) -> Result<()>
         question.answers.iter().any(|(_, mac)| first.is_some_and(|(_, first)| first != mac))
     };
     let master = |at: Instant| reigns.iter().rev().find(|(since, _)| *since <= at).map(|(_, mac)| *mac);
-    let by_another = |question: &&&Question| {
-        question.answers.iter().any(|(_, mac)| Some(*mac) != master(question.at))
-    };
+    let by_another =
+        |question: &&&Question| question.answers.iter().any(|(_, mac)| Some(*mac) != master(question.at));
     let silent = quiet.iter().filter(|question| question.answers.is_empty()).count();
     let (both, wrong) = (near.iter().filter(by_both).count(), quiet.iter().filter(by_another).count());
-    println!("   {} ARP requests and neighbour solicitations within 1 s of {} takeovers: {both} answered by both", near.len(), reigns.len() - 1);
-    println!("   {} at other times: {wrong} answered by another box than the master, {silent} by none", quiet.len());
+    println!(
+        "   {} ARP requests and neighbour solicitations within 1 s of {} takeovers: {both} answered by both",
+        near.len(),
+        reigns.len() - 1
+    );
+    println!(
+        "   {} at other times: {wrong} answered by another box than the master, {silent} by none",
+        quiet.len()
+    );
     ensure(quiet.len() > 100, || "too few questions to show it".to_owned())?;
     ensure(wrong == 0, || {
         let example = quiet.iter().find(by_another);

@@ -50,7 +50,8 @@ impl Visits {
     pub fn answered(&self, since: Instant) -> Option<Instant> {
         let made = self.made();
         let first = |vip: &IpAddr| {
-            let good = made.iter().filter(|visit| visit.vip == *vip && visit.answered && visit.begun >= since);
+            let good =
+                made.iter().filter(|visit| visit.vip == *vip && visit.answered && visit.begun >= since);
             good.map(|visit| visit.ended).min()
         };
         self.vips.iter().map(first).collect::<Option<Vec<_>>>()?.into_iter().max()
@@ -61,7 +62,8 @@ impl Visits {
         let made = self.made();
         let of_vip = |vip: &IpAddr| {
             let good = made.iter().filter(|visit| visit.vip == *vip && visit.answered);
-            let mut at: Vec<_> = good.map(|visit| visit.ended).filter(|at| (from..=to).contains(at)).collect();
+            let mut at: Vec<_> =
+                good.map(|visit| visit.ended).filter(|at| (from..=to).contains(at)).collect();
             at.extend([from, to]);
             at.sort_unstable();
             at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
@@ -99,8 +101,11 @@ async fn visit_all(vips: Vec<IpAddr>, end: Arc<AtomicBool>, made: Made) {
         let made = Arc::clone(&made);
         visitors.spawn(async move {
             let begun = Instant::now();
-            let any: IpAddr =
-                if vip.is_ipv4() { std::net::Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+            let any: IpAddr = if vip.is_ipv4() {
+                std::net::Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                std::net::Ipv6Addr::UNSPECIFIED.into()
+            };
             let answered = client::who((any, 0).into(), SocketAddr::new(vip, 80)).await.is_ok();
             let visit = Visit { vip, begun, ended: Instant::now(), answered };
             made.lock().unwrap_or_else(PoisonError::into_inner).push(visit);

@@ -95,7 +95,8 @@ struct Station {
 impl Station {
     fn open(nic: &str) -> Result<Self> {
         let all = Protocol::from(i32::from(u16::to_be(nix::libc::ETH_P_ALL as u16)));
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(all)).to(|| "open a packet socket".into())?;
+        let socket =
+            Socket::new(Domain::PACKET, Type::RAW, Some(all)).to(|| "open a packet socket".into())?;
         let address = link_address(nic)?;
         let bound = bind(socket.as_raw_fd(), &address).map_err(std::io::Error::from);
         bound.to(|| format!("bind to {nic}"))?;
