@@ -123,6 +123,16 @@ impl<'t> Shunt<'t> {
         self.controlplane.take().map_or(Ok(()), Process::kill)
     }
 
+    /// Sends the control plane a signal.
+    pub fn signal_controlplane(&self, signal: Signal) {
+        self.controlplane.iter().for_each(|daemon| daemon.signal(signal));
+    }
+
+    /// Asks the control plane to end, which withdraws what it announces; it has to end with exit code 0.
+    pub fn stop_controlplane(&mut self) -> Result<()> {
+        self.controlplane.take().map_or(Ok(()), stop)
+    }
+
     /// Asks both daemons to end; both have to, with exit code 0.
     pub fn stop(&mut self) -> Result<()> {
         for daemon in [self.controlplane.take(), self.dataplane.take()].into_iter().flatten() {

@@ -7,8 +7,9 @@
 //!                ├────── box 1: Shunt, BIRD ───┤
 //!                └────── box 2: Shunt, BIRD ───┘
 //! ```
-//! The boxes tell each other nothing; they have the fleet key and the configuration in common. Box 2 is withdrawn and
-//! announced again, and then it dies. Each time its flows go on over box 1, which has never seen them.
+//! The boxes tell each other nothing; they have the fleet key and the configuration in common. The control plane of
+//! box 2 is stopped, which withdraws its routes, and started again; then the box dies. Each time its flows go on over
+//! box 1, which has never seen them.
 
 mod stalls;
 
@@ -33,7 +34,7 @@ use self::stalls::Streams;
 use crate::stage::{ECHO_PORT, all_good, in_topology, start_servers};
 
 const DOWNLOADS: usize = 50;
-const FILE_BYTES: u64 = 1_500_000;
+const FILE_BYTES: u64 = 1_800_000;
 const RATE: u64 = 100_000;
 /// A part of a download that does not come within this time never comes.
 const STALL: Duration = Duration::from_secs(15);
@@ -43,6 +44,8 @@ const BOX_2: u8 = 2;
 const FLOWS_MIN: u64 = 10;
 /// BFD takes 0.3 s; the rest is for a busy machine.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(2);
+/// `announce.routes.withdraw_delay` unless it is set.
+const WITHDRAW_DELAY: Duration = Duration::from_secs(1);
 
 pub fn run() -> Result<()> {
     let shape = Shape { arms: Arms::Two, queues: 1, dr: 3, far: 3, vips: all_vips() };
@@ -74,8 +77,6 @@ fn two_boxes(topology: &Topology, run: &Run) -> Result<()> {
     let mut one = Balancer::start(topology, &topology.run, &topology.lb, LB)?;
     let mut two = Balancer::start(topology, run, &second, BOX_2)?;
     let router = Bird::start(&topology.run, &topology.router, "router-bird", &router_configuration()?)?;
-    one.announce_by_hand(topology)?;
-    two.announce_by_hand(topology)?;
     next_hops_become(topology, &[LB, BOX_2]).inspect_err(|_| explain(&router))?;
 
     let load = Load::start(topology)?;
@@ -86,19 +87,15 @@ fn two_boxes(topology: &Topology, run: &Run) -> Result<()> {
     both_carry(&one, &two)?;
 
     moments.push(("box 2 is withdrawn", Instant::now()));
-    two.withdraw_by_hand(topology)?;
-    println!(
-        "   withdrawn: the router has no way through box 2 {} later",
-        ms(next_hops_become(topology, &[LB])?)
-    );
+    withdraw(topology, &mut two)?;
     load.wait_for(FILE_BYTES / 4)?;
     let flows = one.flows()?;
     println!("   flows that came to box 1 by then: {flows}");
     ensure(flows >= DOWNLOADS as u64, || "not every download went on over box 1".to_owned())?;
     moments.push(("box 2 is announced again", Instant::now()));
-    two.announce_by_hand(topology)?;
+    two.shunt.start_controlplane()?;
     println!(
-        "   announced: the router has one again {} later",
+        "   started again: the router has one again {} later",
         ms(next_hops_become(topology, &[LB, BOX_2])?)
     );
     load.wait_for(FILE_BYTES / 2)?;
@@ -112,6 +109,21 @@ fn two_boxes(topology: &Topology, run: &Run) -> Result<()> {
     load.finish()?;
     streams.finish(&moments)?;
     one.shunt.stop()
+}
+
+/// Stops the control plane of a box: it withdraws, gives the router time, and ends.
+fn withdraw(topology: &Topology, two: &mut Balancer<'_>) -> Result<()> {
+    let begin = Instant::now();
+    two.shunt.signal_controlplane(Signal::TERM);
+    let withdrawn = next_hops_become(topology, &[LB])?;
+    two.shunt.stop_controlplane()?;
+    let ended = begin.elapsed();
+    println!(
+        "   stopped: the router has no way through box 2 {} later, the control plane ends after {}",
+        ms(withdrawn),
+        ms(ended)
+    );
+    ensure(ended >= WITHDRAW_DELAY, || "the control plane gave the router no time to take note".to_owned())
 }
 
 fn ms(duration: Duration) -> String {
@@ -138,6 +150,7 @@ fn settings(topology: &Topology) -> Settings {
     let ports = &["tcp/80", "tcp/7"];
     settings.serve("dr", "dr", &topology.dr, like_v4(), (&vips(10), ports));
     settings.serve("far", "ipip", &topology.far, like_v4(), (&vips(20), ports));
+    settings.tables = "[announce]\nroutes = true\n";
     settings
 }
 
@@ -178,21 +191,6 @@ impl<'t> Balancer<'t> {
         let shunt = Shunt::start_at(run, namespace, &settings(topology))?;
         let bird = Bird::start(run, namespace, &format!("bird-{host}"), &configuration)?;
         Ok(Self { shunt, _bird: bird, namespace })
-    }
-
-    /// In place of the control plane, puts routes to the VIPs into the table that BIRD reads.
-    fn announce_by_hand(&self, topology: &Topology) -> Result<()> {
-        self.routes_by_hand(topology, "replace")
-    }
-
-    /// In place of the control plane, takes them out again.
-    fn withdraw_by_hand(&self, topology: &Topology) -> Result<()> {
-        self.routes_by_hand(topology, "del")
-    }
-
-    fn routes_by_hand(&self, topology: &Topology, verb: &str) -> Result<()> {
-        let line = |vip: &IpAddr| format!("route {verb} blackhole {vip} table 83 proto 83\n");
-        self.namespace.ip(&topology.shape.vips.iter().map(line).collect::<String>())
     }
 
     fn flows(&self) -> Result<u64> {

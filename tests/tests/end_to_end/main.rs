@@ -37,8 +37,11 @@ mod path_mtu;
 mod paths;
 mod probes;
 mod queues;
+mod routes;
+mod segment;
 mod source_ranges;
 mod stage;
+mod takeover;
 mod through_nat;
 mod throughput;
 mod unlisted;
@@ -81,7 +84,10 @@ const SCENARIOS: &[Scenario] = &[
     ("change", "50 slow downloads survive 100 changes", change::run),
     ("controlplane_crash", "kill -9 of the control plane under load", crash::controlplane),
     ("dataplane_crash", "kill -9 of the dataplane", crash::dataplane),
+    ("routes", "routes to VIPs follow backends, dataplane and control plane", routes::run),
     ("ecmp", "50 downloads survive the death of one of two boxes behind a BGP router", ecmp::run),
+    ("segment", "clients find VIPs by ARP and neighbour discovery, without a route", segment::run),
+    ("takeover", "two boxes on a segment: one dies, leaves, comes back", takeover::run),
     ("throughput", "iperf3 through DR and IP-in-IP", throughput::run),
     ("interrupt", "Ctrl-C and kill -9 of the demo leave nothing behind", interrupt::run),
 ];
