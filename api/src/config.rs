@@ -73,8 +73,8 @@ pub const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100).
 pub const CHECK_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 /// `rise` and `fall`: beyond this a verdict takes minutes at the usual interval.
 pub const CHECK_COUNT: RangeInclusive<u32> = 1..=100;
-/// Bytes sent and expected by a UDP check: what fits an IPv4 packet on Ethernet.
-pub const CHECK_PAYLOAD_MAX: usize = 1_472;
+/// Bytes sent and expected by a UDP check: what fits a packet on Ethernet, in a tunnel over IPv6 as well.
+pub const CHECK_PAYLOAD_MAX: usize = 1_400;
 /// Characters of an HTTP check's path: with its header, the request fits a packet.
 pub const CHECK_PATH_MAX: usize = 1_000;
 /// Bytes of text that an HTTP check looks for: of the little of an answer that is read.

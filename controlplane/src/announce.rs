@@ -120,7 +120,8 @@ impl Announcing {
         // A task that panicked has nothing to withdraw any more.
         let _ = self.l2.await;
         let _ = self.routes.await;
-        if routes > 0 && self.standings.routes.borrow().present == 0 {
+        let standing = self.standings.routes.borrow().clone();
+        if routes > 0 && standing.present == 0 && standing.problems.is_empty() {
             tracing::info!("routes are withdrawn; the dataplane forwards on, stopping in {withdraw_delay:?}");
             tokio::time::sleep(withdraw_delay).await;
         }

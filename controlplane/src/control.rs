@@ -14,8 +14,7 @@ use crate::announce::decide::{self, Grounds};
 use crate::announce::{Announcing, Wanted, l2, route};
 use crate::health::{HealthEvent, Runner};
 use crate::journal::Journal;
-use crate::memory::MemoryFile;
-use crate::roster::{Balance, Hops, Roster};
+use crate::roster::{Balance, Hops, Memory, Roster};
 use crate::source::Reading;
 use crate::state::{Effects, Event, Notice, State};
 
@@ -29,7 +28,6 @@ pub struct Model {
     pub state: State,
     /// The backends.
     pub roster: Roster,
-    memory: MemoryFile,
     watched: Watched,
 }
 
@@ -58,6 +56,8 @@ pub struct Control {
     awaits_answer: watch::Sender<bool>,
     /// When to balance again.
     next_step: watch::Sender<Option<Instant>>,
+    /// What a restart must not forget.
+    memory: watch::Sender<Memory>,
     /// What to announce; `None` once that has ended.
     announce: Mutex<Option<Announce>>,
     runner: Runner,
@@ -74,15 +74,16 @@ pub struct Reload {
 }
 
 impl Control {
-    /// Nothing configured, nothing connected.
-    pub fn new(runner: Runner, journal: Journal, memory: MemoryFile) -> Self {
-        let roster = Roster::new(memory.memory().clone());
-        let model = Model { state: State::default(), roster, memory, watched: Watched::default() };
+    /// Nothing configured, nothing connected; `memory` is that of the process before.
+    pub fn new(runner: Runner, journal: Journal, memory: Memory) -> Self {
+        let roster = Roster::new(memory.clone());
+        let model = Model { state: State::default(), roster, watched: Watched::default() };
         Self {
             model: Mutex::new(model),
             publish: watch::Sender::new(None),
             awaits_answer: watch::Sender::new(false),
             next_step: watch::Sender::new(None),
+            memory: watch::Sender::new(memory),
             announce: Mutex::new(Some(Announce::default())),
             runner,
             journal,
@@ -104,6 +105,11 @@ impl Control {
     /// Nothing is to be announced any more, by a control plane that stops.
     pub fn stop_announcing(&self) {
         self.announce().take();
+    }
+
+    /// What a restart must not forget, as it changes.
+    pub fn memory(&self) -> watch::Receiver<Memory> {
+        self.memory.subscribe()
     }
 
     /// The health checks.
@@ -142,11 +148,11 @@ impl Control {
     }
 
     /// Drains backends, or ends that. The error says that there is no such backend.
-    pub fn set_drained(&self, request: &DrainRequest) -> Result<Vec<(usize, usize)>, String> {
+    pub fn set_drained(&self, request: &DrainRequest) -> Result<(), String> {
         let mut model = self.model();
-        let places = model.roster.set_drained(request)?;
+        model.roster.set_drained(request)?;
         self.rebalance(&mut model);
-        Ok(places)
+        Ok(())
     }
 
     /// Takes in what checks find, for ever.
@@ -195,7 +201,7 @@ impl Control {
         self.next_step.send_replace(model.roster.next_step(now));
         self.carry_out(model, effects, new_checks);
         happenings.into_iter().for_each(|happening| self.journal.tell(happening));
-        model.memory.save(model.roster.memory());
+        self.memory.send_if_modified(|memory| replace(memory, model.roster.memory()));
     }
 
     fn carry_out(&self, model: &mut Model, effects: Effects, new_checks: bool) {
@@ -211,9 +217,14 @@ impl Control {
 
     /// Tells the runner what to check, if that has changed.
     fn set_checks(&self, model: &mut Model, new_checks: bool) {
-        let served = model.state.served();
-        self.runner.set_delivering(served.is_some());
-        let (Some(served), Some(status)) = (served, model.state.dataplane()) else {
+        let (served, status) = (model.state.served(), model.state.dataplane());
+        let delivers =
+            |served: &Snapshot, status: &DataplaneStatus| served.probes.is_empty() || status.probes.is_some();
+        let both = served.zip(status);
+        self.runner.set_delivering(both.is_some_and(|(served, status)| delivers(served, status)));
+        // A status of before the last snapshot says nothing of the links to its new backends.
+        let current = both.filter(|(served, status)| status.generation == Some(served.generation));
+        let Some((served, status)) = current else {
             // Checks that need the dataplane keep what is known of them until it is back.
             if new_checks {
                 self.runner.set(model.roster.watches(&model.watched.ways, &model.watched.hops));

@@ -85,10 +85,10 @@ async fn drain(
     tracing::info!(peer.uid, peer.pid, backend, drained, "drain requested");
     let control = &context.control;
     match control.set_drained(&request) {
-        Ok(meant) => {
+        Ok(()) => {
             // New flows keep away once the dataplane has it.
             let _ = tokio::time::timeout(ANSWER_TIMEOUT, control.answered()).await;
-            let places = control.look(|model| model.roster.places());
+            let (places, meant) = control.look(|model| (model.roster.places(), model.roster.find(&request)));
             let views = places.iter().zip(all_backends(control)).filter(|(place, _)| meant.contains(place));
             Json(views.map(|(_, backend)| backend).collect::<Vec<_>>()).into_response()
         }

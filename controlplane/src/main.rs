@@ -15,7 +15,7 @@ mod source;
 mod state;
 mod view;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,10 +27,10 @@ use shunt_api::{CONFIG_FILE, CONTROLPLANE_SOCKET, DATAPLANE_SOCKET};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use announce::Announcing;
 use control::Control;
 use health::{Prober, Runner};
 use journal::Journal;
-use memory::MemoryFile;
 use source::file::{self, ConfigFile};
 
 /// Decides what Shunt's dataplane should do: reads the configuration file, sends the dataplane what follows
@@ -80,8 +80,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     health::raise_open_files();
     let (runner, results) = Runner::new(Prober::new(), health::seed());
-    let memory = MemoryFile::read(arguments.state_dir.join("backends.json"));
-    let control = Arc::new(Control::new(runner, Journal::default(), memory));
+    let memory_file = arguments.state_dir.join("backends.json");
+    let control = Arc::new(Control::new(runner, Journal::default(), memory::read(&memory_file)));
     let announcing = control.announcing();
     let standings = announcing.standings();
     let own_key = arguments.state_dir.join("fleet.key");
@@ -99,24 +99,34 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     tracing::info!("listening on {}", arguments.socket.display());
     daemon::notify_ready();
-    tokio::select! {
-        served = http::serve(listener, context) => served.map_err(|error| anyhow::anyhow!("the socket broke: {error}; start it again"))?,
-        () = file::follow(config_file, &control, hangup, requests) => {}
-        () = control.runner().run() => {}
-        () = control.follow_checks(results) => {}
-        () = control.follow_steps() => {}
-        () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control, &standings) => {}
+    let outcome = tokio::select! {
+        served = http::serve(listener, context) => served,
+        () = file::follow(config_file, &control, hangup, requests) => Ok(()),
+        () = control.runner().run() => Ok(()),
+        () = control.follow_checks(results) => Ok(()),
+        () = control.follow_steps() => Ok(()),
+        () = memory::keep(memory_file.clone(), control.memory()) => Ok(()),
+        () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control, &standings) => Ok(()),
         name = stop => {
             tracing::info!("{name}: stopping; the dataplane forwards on");
+            Ok(())
         }
-    }
+    };
     daemon::notify_stopping();
+    end(&control, announcing, &memory_file).await?;
+    drop(socket_file);
+    outcome.map_err(|error| anyhow::anyhow!("the socket broke: {error}; start it again"))
+}
+
+/// Withdraws what is announced, and keeps what a restart must not forget.
+async fn end(control: &Control, announcing: Announcing, memory_file: &Path) -> anyhow::Result<()> {
     let withdraw_delay = control.look(|model| model.roster.withdraw_delay());
     control.stop_announcing();
     tokio::select! {
         () = announcing.end(withdraw_delay) => {}
         name = daemon::stop_signal()? => tracing::info!("{name} again: stopping at once"),
     }
-    drop(socket_file);
+    memory::save(memory_file, &control.memory().borrow())
+        .unwrap_or_else(|problem| tracing::warn!("{problem}"));
     Ok(())
 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use shunt_api::config::{Config, Service, Target, Targets, Via};
 use shunt_api::snapshot::{Mode, PROBE_MARK, ProbeWay, Snapshot};
 use shunt_api::status::DrainRequest;
+use tracing::Level;
 
 use crate::balance::{Condition, all_down, balanced};
 use crate::health::{HealthEvent, Watch, Way, next_step};
@@ -28,13 +29,13 @@ use numbers::Numbers;
 use standing::Known;
 pub use standing::{Standing, question};
 
-/// A backend of a pool, by the names of both.
+/// A backend of a pool: its identity is its address, so that another name changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Member {
-    /// The pool's.
+    /// Name of the pool.
     pub pool: String,
-    /// The backend's.
-    pub backend: String,
+    /// Address of the backend.
+    pub backend: IpAddr,
 }
 
 /// What must outlive the process, lest a restart sends flows to where nobody answers or an operator wants none.
@@ -55,14 +56,16 @@ pub struct Roster {
     configured: Option<Configured>,
     known: HashMap<Target, Known>,
     drained: BTreeSet<Member>,
-    /// Who counts as down until a check decides.
-    assumed_down: BTreeSet<Member>,
+    /// Who was down when the process before this one ended; taken into account by the first configuration.
+    remembered_down: BTreeSet<Member>,
     /// By pool and place in it.
     standings: Vec<Vec<Standing>>,
     /// Names of services all of whose backends are down.
     forsaken: BTreeSet<String>,
     numbers: Numbers,
     revision: u64,
+    /// To be told with the next balance.
+    untold: Vec<Happening>,
 }
 
 #[derive(Debug)]
@@ -87,7 +90,7 @@ pub struct Balance {
 impl Roster {
     /// Without a configuration yet.
     pub fn new(memory: Memory) -> Self {
-        Self { drained: memory.drained, assumed_down: memory.down, ..Self::default() }
+        Self { drained: memory.drained, remembered_down: memory.down, ..Self::default() }
     }
 
     /// Goes by a configuration; `whole` is its snapshot. What is known of backends that stay is kept. Returns whether
@@ -102,24 +105,39 @@ impl Roster {
                 || before.config.services != config.services
                 || before.config.announce != config.announce
         });
-        let mut before = self.by_member();
-        let member = |pool, backend| Member::of(&config, pool, backend);
-        let places = config.pools.iter().enumerate();
-        self.standings = places
-            .map(|(pool, value)| {
-                let own = (0..value.backends.len()).map(|backend| before.remove(&member(pool, backend)));
-                own.map(Option::unwrap_or_default).collect()
-            })
-            .collect();
         let asked: HashSet<&Target> = targets.targets.iter().collect();
-        self.known.retain(|target, _| asked.contains(target));
-        let names: HashSet<Member> =
-            places_of(&config).map(|(pool, backend)| member(pool, backend)).collect();
-        self.drained.retain(|drained| names.contains(drained));
-        self.assumed_down.retain(|down| names.contains(down));
+        let asked_before: HashSet<&Target> =
+            self.configured.iter().flat_map(|configured| &configured.targets.targets).collect();
+        self.known.retain(|target, _| asked.contains(target) && asked_before.contains(target));
+        let down = std::mem::take(&mut self.remembered_down);
+        let mut before = self.by_member();
+        let mut standing = |pool, backend| {
+            let member = Member::of(&config, pool, backend);
+            let remembered = || Standing { down: down.contains(&member), ..Standing::default() };
+            before.remove(&member).unwrap_or_else(remembered)
+        };
+        let pools = config.pools.iter().enumerate();
+        self.standings = pools
+            .map(|(pool, value)| (0..value.backends.len()).map(|backend| standing(pool, backend)).collect())
+            .collect();
+        self.forget_drains(&config);
         self.forsaken.retain(|name| config.services.iter().any(|service| service.name == *name));
         self.configured = Some(Configured { config, whole, targets });
         changed
+    }
+
+    /// Who left the configuration is drained no longer.
+    fn forget_drains(&mut self, config: &Config) {
+        let present: HashSet<Member> =
+            places_of(config).map(|(pool, backend)| Member::of(config, pool, backend)).collect();
+        for Member { pool, backend } in self.drained.extract_if(.., |drained| !present.contains(drained)) {
+            self.untold.push(Happening {
+                level: Level::WARN,
+                subject: format!("backend {backend} of pool {pool}"),
+                text: "no longer draining".into(),
+                reason: Some("it left the configuration; drain it again if it returns".into()),
+            });
+        }
     }
 
     /// Takes in what checks found.
@@ -131,9 +149,9 @@ impl Roster {
     }
 
     /// Drains the backends of a name or address, or ends that. The error says that there is none.
-    pub fn set_drained(&mut self, request: &DrainRequest) -> Result<Vec<(usize, usize)>, String> {
+    pub fn set_drained(&mut self, request: &DrainRequest) -> Result<(), String> {
         let (backend, pool) = (&request.backend, request.pool.as_deref());
-        let places = self.find(backend, pool);
+        let places = self.find(request);
         if places.is_empty() {
             let of_pool = pool.map_or(String::new(), |pool| format!(" of pool `{pool}`"));
             return Err(format!(
@@ -148,7 +166,7 @@ impl Roster {
                 self.drained.remove(&member)
             };
         }
-        Ok(places)
+        Ok(())
     }
 
     /// Looks at all backends. `None` before the first configuration.
@@ -157,9 +175,9 @@ impl Roster {
         self.revision += 1;
         let configured = self.configured.as_ref()?;
         let config = &configured.config;
-        let mut happenings = changes::of_backends(config, &self.standings, &standings);
+        let mut happenings = std::mem::take(&mut self.untold);
+        happenings.extend(changes::of_backends(config, &self.standings, &standings));
         self.standings = standings;
-        self.assumed_down = self.members(|standing| standing.down);
         let forsaken = forsaken(config, &self.standings, now);
         happenings.extend(changes::of_services(&self.forsaken, &forsaken));
         self.forsaken = forsaken.into_iter().map(|service| service.name.clone()).collect();
@@ -269,35 +287,37 @@ impl Roster {
 
     /// What a restart must not forget.
     pub fn memory(&self) -> Memory {
-        Memory { drained: self.drained.clone(), down: self.assumed_down.clone() }
+        Memory { drained: self.drained.clone(), down: self.members(|standing| standing.down) }
     }
 
     fn judged(&self) -> Option<Vec<Vec<Standing>>> {
         let Configured { config, targets, .. } = self.configured.as_ref()?;
+        // Who is checked no longer is not known to be down.
+        let unchecked = |standing: &Standing| Standing { drained: standing.drained, ..Standing::default() };
         let mut standings: Vec<Vec<Standing>> =
-            config.pools.iter().map(|pool| vec![Standing::default(); pool.backends.len()]).collect();
+            self.standings.iter().map(|pool| pool.iter().map(unchecked).collect()).collect();
         for checked in &targets.backends {
             let known = checked.targets.iter().map(|index| &targets.targets[*index]);
-            let known: Vec<_> = known.map(|target| (target, self.known.get(target))).collect();
-            let assumed_down = self.assumed_down.contains(&self.member(checked.pool, checked.backend));
-            standings[checked.pool][checked.backend] = Standing::judge(&known, assumed_down);
+            let known = known.filter_map(|target| Some((target, self.known.get(target)?)));
+            let before = &self.standings[checked.pool][checked.backend];
+            standings[checked.pool][checked.backend] = Standing::judge(known, before);
         }
         for (pool, backend) in places_of(config) {
-            let standing = &mut standings[pool][backend];
-            standing.succeed(&self.standings[pool][backend]);
-            standing.drained = self.drained.contains(&self.member(pool, backend));
+            standings[pool][backend].drained = self.drained.contains(&self.member(pool, backend));
         }
         Some(standings)
     }
 
-    fn find(&self, backend: &str, pool: Option<&str>) -> Vec<(usize, usize)> {
+    /// The backends that a request means.
+    pub fn find(&self, request: &DrainRequest) -> Vec<(usize, usize)> {
+        let (backend, pool) = (&request.backend, request.pool.as_deref());
         let Some(config) = self.config() else { return Vec::new() };
         let address: Option<IpAddr> = backend.parse().ok();
         let is_it = |(pool_index, index): &(usize, usize)| {
             let of = &config.pools[*pool_index];
             let value = &of.backends[*index];
             pool.is_none_or(|pool| of.name == pool)
-                && (value.name == backend || Some(value.address) == address)
+                && (value.name == *backend || Some(value.address) == address)
         };
         places_of(config).filter(is_it).collect()
     }
@@ -329,7 +349,7 @@ impl Roster {
 impl Member {
     fn of(config: &Config, pool: usize, backend: usize) -> Self {
         let pool = &config.pools[pool];
-        Self { pool: pool.name.clone(), backend: pool.backends[backend].name.clone() }
+        Self { pool: pool.name.clone(), backend: pool.backends[backend].address }
     }
 }
 

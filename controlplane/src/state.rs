@@ -153,6 +153,13 @@ impl State {
         }
     }
 
+    /// The dataplane serves what somebody else sent.
+    pub fn is_overwritten(&self) -> bool {
+        let named = self.dataplane().and_then(|status| status.generation);
+        let agreed = self.acknowledgement().map(|ack| ack.generation);
+        named > agreed && !self.awaits_answer()
+    }
+
     /// Whether the dataplane was ever asked how it is.
     pub fn was_asked(&self) -> bool {
         !matches!(self.dataplane, Dataplane::Disconnected { told: false, .. })
@@ -192,7 +199,7 @@ impl State {
             Exchange::Idle => None,
             Exchange::Sent => Some(format!("generation {generation} is sent but not acknowledged yet")),
             Exchange::Rejected { reason, .. } => {
-                Some(format!("generation {generation} was refused: {reason}"))
+                Some(format!("generation {generation} was refused, and until it is mended no change takes effect, of health neither: {reason}"))
             }
         }
     }

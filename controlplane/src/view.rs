@@ -215,7 +215,6 @@ mod tests {
     use crate::control::Control;
     use crate::health::{Prober, Runner};
     use crate::journal::Journal;
-    use crate::memory::MemoryFile;
     use crate::roster::{Member, Memory};
     use crate::source::Desired;
     use crate::state::Event;
@@ -242,10 +241,9 @@ mod tests {
     fn configured() -> Control {
         let config = Arc::new(Config::parse(CONFIG, "f").unwrap());
         let snapshot = compile(&config, FleetKey([0; 16]));
-        let member = |backend: &str| Member { pool: "web".into(), backend: backend.into() };
-        let memory = Memory { drained: BTreeSet::from([member("asked")]), down: BTreeSet::new() };
-        let control =
-            Control::new(Runner::new(Prober::new(), 0).0, Journal::default(), MemoryFile::holding(memory));
+        let member = |backend: &str| Member { pool: "web".into(), backend: backend.parse().unwrap() };
+        let memory = Memory { drained: BTreeSet::from([member("10.0.0.7")]), down: BTreeSet::new() };
+        let control = Control::new(Runner::new(Prober::new(), 0).0, Journal::default(), memory);
         control.configure(Ok(Box::new(Desired { config, snapshot }))).unwrap();
         control
     }

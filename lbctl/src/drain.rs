@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Which {
     /// Name or address of a backend.
     backend: String,
-    /// Only in this pool; otherwise in each that has it.
+    /// Only in this pool; otherwise in each that has it. Flows are counted for the address, over all pools.
     #[arg(long, value_name = "POOL")]
     pool: Option<String>,
 }

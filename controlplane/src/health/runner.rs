@@ -42,6 +42,8 @@ pub struct Runner {
 struct Surroundings {
     /// Whether the dataplane delivers what is marked.
     delivering: bool,
+    /// How often it ceased to.
+    interruptions: u64,
     never_from: Arc<HashSet<IpAddr>>,
 }
 
@@ -49,6 +51,8 @@ struct Surroundings {
 struct Finished {
     start: Start,
     started: Instant,
+    /// Interruptions until then.
+    interruptions: u64,
     result: Result<Option<Duration>, Failure>,
 }
 
@@ -72,7 +76,9 @@ impl Runner {
     /// Whether the dataplane delivers what is marked; false at first. While it does not, probes by way of it are not
     /// made, and those that fail count for nothing.
     pub fn set_delivering(&self, delivering: bool) {
-        self.surroundings().delivering = delivering;
+        let mut surroundings = self.surroundings();
+        surroundings.interruptions += u64::from(surroundings.delivering && !delivering);
+        surroundings.delivering = delivering;
     }
 
     /// Addresses that no probe may come from.
@@ -125,9 +131,9 @@ impl Runner {
     }
 
     fn record(&self, finished: Result<Finished, JoinError>) {
-        let Finished { start, started, mut result } =
+        let Finished { start, started, interruptions, mut result } =
             finished.expect("a probe neither panics nor is aborted");
-        if result.is_err() && !self.surroundings().serves(&start.watch) {
+        if result.is_err() && !self.surroundings().served(&start.watch, interruptions) {
             result = Err(undelivered());
         }
         let outcome = self.book().record(&start, started, &result, Instant::now());
@@ -154,7 +160,7 @@ impl Runner {
             } else {
                 Err(undelivered())
             };
-            Finished { start, started, result }
+            Finished { start, started, interruptions: surroundings.interruptions, result }
         }
     }
 
@@ -170,6 +176,11 @@ impl Runner {
 impl Surroundings {
     fn serves(&self, watch: &Watch) -> bool {
         self.delivering || watch.way.is_none()
+    }
+
+    /// Whether a probe had its way all the time since there were so many interruptions.
+    fn served(&self, watch: &Watch, interruptions: u64) -> bool {
+        watch.way.is_none() || (self.delivering && self.interruptions == interruptions)
     }
 }
 

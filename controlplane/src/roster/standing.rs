@@ -42,29 +42,24 @@ impl Default for Standing {
 }
 
 impl Standing {
-    /// From all targets of a backend. Until all are decided, it counts as what it was assumed to be.
-    pub fn judge(targets: &[(&Target, Option<&Known>)], assumed_down: bool) -> Self {
-        let decided = || targets.iter().filter_map(|(target, known)| Some((*target, (*known)?)));
-        let down =
-            decided().filter(|(_, known)| known.health == Health::Down).min_by_key(|(_, known)| known.since);
-        if let Some((target, known)) = down {
-            return Self { down: true, ..Self::by(Health::Down, target, known) };
-        }
-        match decided().max_by_key(|(_, known)| known.since) {
-            Some((target, known)) if decided().count() == targets.len() => {
-                Self::by(Health::Up, target, known)
-            }
-            _ => Self { down: assumed_down, ..Self::default() },
-        }
-    }
-
-    /// Takes over what follows from how it was before.
-    pub fn succeed(&mut self, before: &Self) {
-        self.risen = match self.health {
-            Health::Up if before.down => self.since,
-            Health::Up => before.risen,
-            _ => None,
+    /// From those targets of a backend that are decided, and how it was before. Targets that are not decided yet, or
+    /// cannot be asked, do not count; without any it stays what it was.
+    pub fn judge<'k>(decided: impl Iterator<Item = (&'k Target, &'k Known)>, before: &Self) -> Self {
+        let decided: Vec<_> = decided.collect();
+        let down = || decided.iter().filter(|(_, known)| known.health == Health::Down);
+        let up = || decided.iter().filter(|(_, known)| known.health == Health::Up);
+        let now = if let Some((target, known)) = down().min_by_key(|(_, known)| known.since) {
+            Self { down: true, ..Self::by(Health::Down, target, known) }
+        } else if let Some((target, known)) = up().max_by_key(|(_, known)| known.since) {
+            Self::by(Health::Up, target, known)
+        } else {
+            return before.clone();
         };
+        if now.health == before.health {
+            return before.clone();
+        }
+        let risen = now.since.filter(|_| before.down && !now.down);
+        Self { risen, ..now }
     }
 
     /// What counts for balancing.

@@ -71,12 +71,7 @@ impl World {
         self.roster.observe(of_backend.map(event).collect());
     }
 
-    fn drain(
-        &mut self,
-        backend: &str,
-        pool: Option<&str>,
-        drained: bool,
-    ) -> Result<Vec<(usize, usize)>, String> {
+    fn drain(&mut self, backend: &str, pool: Option<&str>, drained: bool) -> Result<(), String> {
         let request = DrainRequest { backend: backend.into(), pool: pool.map(Into::into), drained };
         self.roster.set_drained(&request)
     }
@@ -134,8 +129,7 @@ fn what_is_told_and_balanced_follows_from_checks() {
 #[test]
 fn what_is_alike_in_several_pools_is_told_once() {
     let mut world = World::new(&config("", ""));
-    let told = world.drain("10.0.0.1", None, true).unwrap();
-    assert_eq!(told, [(0, 0), (1, 0)]);
+    world.drain("10.0.0.1", None, true).unwrap();
     world.check("a:0 b:1", "a:0 c:1", &["backend a of pools web, other: draining"]);
     world.drain("a", Some("other"), false).unwrap();
     world.check("a:0 b:1", "a:1 c:1", &["backend a of pool other: no longer draining"]);
@@ -164,10 +158,11 @@ fn a_change_of_the_configuration_forgets_nothing_of_what_stays() {
         "f",
     );
     assert!(world.load(&Arc::new(slower.unwrap())));
-    world.check("a:1", "a:1", &[]);
+    let left = "backend 10.0.0.3 of pool other: no longer draining (it left the configuration; drain it again if it returns)";
+    world.check("a:1", "a:1", &[left]);
     assert_eq!(
         world.roster.memory().down,
-        BTreeSet::from([Member { pool: "web".into(), backend: "b".into() }])
+        BTreeSet::from([Member { pool: "web".into(), backend: "10.0.0.2".parse().unwrap() }])
     );
 }
 
@@ -213,4 +208,63 @@ fn probes_wait_for_their_way() {
     let ways: Vec<_> =
         watches.iter().map(|watch| watch.way.clone().unwrap()).map(|way| (way.mark, way.room)).collect();
     assert_eq!(ways, [(PROBE_MARK + 1, None), (PROBE_MARK + 2, Some(1480))]);
+}
+
+#[test]
+fn a_target_that_cannot_be_asked_decides_nothing() {
+    let dual = Config::parse(
+        r#"
+        nic = [{ name = "eth1" }]
+        pools.web = { check = "tcp", backends = [
+            { name = "a", address = "10.0.0.1" }, { name = "b", address = "10.0.0.2" } ] }
+        service = [{ name = "web", vip = ["203.0.113.10", "2001:db8::10"], ports = ["tcp/80"], pool = "web" },
+            { name = "other", vip = "203.0.113.10", ports = ["tcp/81"], pool = "web" }]
+        "#,
+        "f",
+    );
+    let mut world = World::new(&Arc::new(dual.unwrap()));
+    let answer = |world: &mut World, health| {
+        let served = world.roster.configured.as_ref().unwrap().whole.probes.clone();
+        let watches = world.roster.watches(&served, &HashMap::new());
+        let one =
+            watches.into_iter().find(|watch| watch.subject.backend == IpAddr::from([10, 0, 0, 1])).unwrap();
+        let transition = Transition { from: Health::Unknown, to: health, reason: "so".into(), at: world.now };
+        world.roster.observe(vec![HealthEvent { watch: Arc::new(one), transition }]);
+        world.balance().0[0].clone()
+    };
+    assert_eq!(answer(&mut world, Health::Down), "b:1");
+    assert_eq!(answer(&mut world, Health::Up), "a:1 b:1", "although nothing is known of its other targets");
+}
+
+#[test]
+fn whoever_leaves_the_configuration_is_told_to_drain_no_longer() {
+    let mut world = World::new(&config("", ""));
+    world.drain("c", None, true).unwrap();
+    world.balance();
+    let without = Config::parse("nic = [{ name = \"eth1\" }]", "f").unwrap();
+    world.load(&Arc::new(without));
+    let Balance { happenings, .. } = world.roster.balance(world.now).unwrap();
+    let told: Vec<_> = happenings.iter().map(|told| format!("{}: {}", told.subject, told.text)).collect();
+    assert_eq!(told, ["backend 10.0.0.3 of pool other: no longer draining"]);
+    world.load(&config("", ""));
+    world.check("a:1 b:1", "a:1 c:1", &[]);
+}
+
+#[test]
+fn one_more_address_of_a_service_is_no_news_of_its_backends() {
+    let mut world = World::new(&config("slow_start = \"10s\",", ""));
+    world.answer(1, Health::Up);
+    world.answer(2, Health::Down);
+    world.balance();
+    world.answer(2, Health::Up);
+    world.balance();
+    let more = r#"
+        [[service]]
+        name = "more"
+        vip = "203.0.113.11"
+        ports = ["tcp/80"]
+        pool = "web"
+    "#;
+    world.load(&config("slow_start = \"10s\",", more));
+    world.check("a:10 b:1", "a:1 c:1", &[]);
 }

@@ -130,7 +130,10 @@ fn transitions() {
 fn a_refused_snapshot_is_tried_again_later_and_told_once() {
     let start = Instant::now();
     let mut state = reach("refused", start);
-    assert_eq!(state.dataplane_problem().unwrap(), "generation 1 was refused: no such NIC");
+    assert_eq!(
+        state.dataplane_problem().unwrap(),
+        "generation 1 was refused, and until it is mended no change takes effect, of health neither: no such NIC"
+    );
     let soon = state.apply(status(1, None), start + RETRY_REJECTED / 2);
     assert!(soon.publish.is_none());
     let later = state.apply(status(1, None), start + RETRY_REJECTED);

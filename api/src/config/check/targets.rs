@@ -17,7 +17,7 @@ use crate::snapshot::Mode;
 pub struct Target {
     /// The machine that probes are delivered to.
     pub backend: IpAddr,
-    /// How its packets get there.
+    /// How its packets get there; `nat` for all direct probes, which go as the kernel routes them.
     pub mode: Mode,
     /// Where probes are addressed to: a VIP for [`Via::Service`], the backend itself for [`Via::Direct`]. Port 0 for
     /// checks without ports.
@@ -137,7 +137,7 @@ impl Places {
         let Backend { address: backend, mode, .. } = *backend;
         let target = |address, port: Option<u16>| Target {
             backend,
-            mode,
+            mode: if check.via == Via::Direct { Mode::Nat } else { mode },
             destination: SocketAddr::new(address, port.unwrap_or(0)),
             check: Arc::clone(check),
         };
@@ -217,7 +217,7 @@ unused = { check = CHECK, backends = [{ name = "a", address = "10.0.0.1" }] }
     #[test]
     fn directly_each_port_is_probed_once() {
         let shown = shown("{ type = \"tcp\", via = \"direct\" }");
-        assert_eq!(shown[0], ["10.0.0.1 dr direct 10.0.0.1:80", "10.0.0.1 dr direct 10.0.0.1:81"]);
+        assert_eq!(shown[0], ["10.0.0.1 nat direct 10.0.0.1:80", "10.0.0.1 nat direct 10.0.0.1:81"]);
         assert_eq!(shown[3], ["10.0.0.3 nat direct 10.0.0.3:82", "10.0.0.3 nat direct 10.0.0.3:30080"]);
     }
 

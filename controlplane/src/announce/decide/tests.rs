@@ -145,7 +145,11 @@ fn nothing_is_known_before_the_dataplane_says_what_it_does() {
     world.connect(Some(7), &[WorkerState::Running]);
     world.check(None, None);
     world.acknowledge(8);
+    world.connect(Some(8), &[WorkerState::Running]);
     world.check(Some((true, ALL)), Some(&[1, 2, 3, 4]));
+    // Something else sends snapshots.
+    world.connect(Some(9), &[WorkerState::Running]);
+    world.check(None, None);
     world.lose();
     world.check(Some((false, &[])), Some(&[]));
 }
@@ -177,6 +181,7 @@ fn an_address_is_announced_when_it_is_served_and_withdrawn_before_it_is_not() {
     world.load(&config(BOTH, "203.0.113.5"));
     world.check(Some((true, &[250, 1, 2, 4])), Some(&[1, 2, 4]));
     world.acknowledge(2);
+    world.connect(Some(2), &[WorkerState::Running]);
     world.check(Some((true, &[250, 1, 2, 4, 5])), Some(&[1, 2, 4, 5]));
 }
 
