@@ -153,13 +153,6 @@ impl State {
         }
     }
 
-    /// The dataplane serves what somebody else sent.
-    pub fn is_overwritten(&self) -> bool {
-        let named = self.dataplane().and_then(|status| status.generation);
-        let agreed = self.acknowledgement().map(|ack| ack.generation);
-        named > agreed && !self.awaits_answer()
-    }
-
     /// Whether the dataplane was ever asked how it is.
     pub fn was_asked(&self) -> bool {
         !matches!(self.dataplane, Dataplane::Disconnected { told: false, .. })

@@ -138,7 +138,6 @@ fn forwarding(state: &State) -> Forwarding {
     let forwards = status.generation.is_some() && workers().any(|lives| lives);
     match state.served() {
         _ if !forwards => Forwarding::Nothing,
-        _ if state.is_overwritten() => Forwarding::Unknown,
         None => Forwarding::Unknown,
         Some(snapshot) => {
             Forwarding::By { snapshot: Arc::clone(snapshot), all: workers().all(|lives| lives) }

@@ -147,9 +147,6 @@ fn nothing_is_known_before_the_dataplane_says_what_it_does() {
     world.acknowledge(8);
     world.connect(Some(8), &[WorkerState::Running]);
     world.check(Some((true, ALL)), Some(&[1, 2, 3, 4]));
-    // Something else sends snapshots.
-    world.connect(Some(9), &[WorkerState::Running]);
-    world.check(None, None);
     world.lose();
     world.check(Some((false, &[])), Some(&[]));
 }
