@@ -1,6 +1,6 @@
 //! Answers for VIPs and SNAT addresses on the segments of the NICs, so that clients and routers there find them:
 //! ARP for IPv4, neighbour discovery for IPv6, announcements unasked, and an alarm if another station claims one
-//! of the addresses. Of several boxes, an election decides which answers.
+//! of the addresses or answers when it is asked for it. Of several boxes, an election decides which answers.
 //!
 //! ```text
 //!                     frames ──→ ┌───────────────────────────────────────────┐ ──→ frames

@@ -101,6 +101,19 @@ pub fn announcements(address: Ipv4Addr, own: MacAddress) -> [Vec<u8>; 2] {
     [request.frame(BROADCAST), reply.frame(BROADCAST)]
 }
 
+/// Asks whether another station has the address (the probe of RFC 5227 §2.1.1). That nobody is named as its sender
+/// keeps it out of every cache, and is what makes Linux answer: a request by the address itself it would drop.
+pub fn probe(address: Ipv4Addr, own: MacAddress) -> Vec<u8> {
+    let probe = Arp {
+        operation: Operation::Request,
+        sender_mac: own,
+        sender: Ipv4Addr::UNSPECIFIED,
+        target_mac: MacAddress::default(),
+        target: address,
+    };
+    probe.frame(BROADCAST)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -156,6 +169,15 @@ mod tests {
         });
         assert_eq!(forms, [Operation::Request, Operation::Reply]);
         assert_eq!(message(&frames[1]).target_mac, OWN);
+    }
+
+    #[test]
+    fn a_probe_asks_all_and_says_nothing_of_who_has_the_address() {
+        let frame = probe(request().target, OWN);
+        let ethernet = Ethernet::parse(&frame).unwrap();
+        assert_eq!((ethernet.destination, ethernet.source), (BROADCAST, OWN));
+        let expected = Arp { sender: Ipv4Addr::UNSPECIFIED, sender_mac: OWN, ..request() };
+        assert_eq!(message(&frame), expected);
     }
 
     #[test]

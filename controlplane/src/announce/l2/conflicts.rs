@@ -1,8 +1,8 @@
 //! Who else claims our addresses. Pure, without a clock.
 //!
-//! A claim is told once, and kept for as long as it is repeated and [`QUIET`] longer. Whoever sends frames on the
-//! segment can make up claims without end, so there is room for [`ROOM`], and [`TOLD`] are told in a [`WINDOW`]:
-//! what goes beyond is counted.
+//! A claim is told once, and kept for as long as it is repeated and at least [`QUIET`] longer. Whoever sends frames
+//! on the segment can make up claims without end, so there is room for [`ROOM`], and [`TOLD`] are told in a
+//! [`WINDOW`]: what goes beyond is counted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use shunt_api::mac::MacAddress;
 use shunt_api::status::{L2Conflict, TimeMs};
 
-/// How long a claim is remembered after it was made last.
+/// How long a claim is remembered after it was made last, at least.
 const QUIET: Duration = Duration::from_secs(300);
+/// And for so many intervals: a station that only answers is heard once in each, if nothing is lost.
+const QUIET_INTERVALS: u32 = 3;
 /// Most claims kept: more than a segment has by mistake.
 const ROOM: usize = 256;
 /// Most claims told within a window.
@@ -62,9 +64,10 @@ impl Conflicts {
         self.tell(now)
     }
 
-    /// Forgets what has been quiet, and says what that was.
-    pub fn expire(&mut self, now: Instant) -> Vec<L2Conflict> {
-        let quiet = |last: Instant| now.saturating_duration_since(last) >= QUIET;
+    /// Forgets what has been quiet, and says what that was. Every `interval` the segment is asked anew.
+    pub fn expire(&mut self, interval: Duration, now: Instant) -> Vec<L2Conflict> {
+        let patience = QUIET.max(interval * QUIET_INTERVALS);
+        let quiet = |last: Instant| now.saturating_duration_since(last) >= patience;
         let expired = self.known.extract_if(.., |_, (_, last)| quiet(*last));
         expired.map(|(_, (conflict, _))| conflict).collect()
     }
@@ -115,13 +118,22 @@ mod tests {
         assert_eq!(conflicts.observe(address(1), MAC, "eth1", now, TimeMs(1)), Tell::This);
         let later = now + QUIET / 2;
         assert_eq!(conflicts.observe(address(1), MAC, "eth1", later, TimeMs(2)), Tell::Nothing);
-        assert_eq!(conflicts.expire(now + QUIET), []);
+        assert_eq!(conflicts.expire(Duration::ZERO, now + QUIET), []);
         let listed = conflicts.list();
         assert_eq!((listed[0].since_ms, listed[0].last_ms), (TimeMs(1), TimeMs(2)));
-        assert_eq!(conflicts.expire(later + QUIET), listed);
+        assert_eq!(conflicts.expire(Duration::ZERO, later + QUIET), listed);
         assert_eq!(conflicts.list(), []);
         let again = later + QUIET;
         assert_eq!(conflicts.observe(address(1), MAC, "eth1", again, TimeMs(3)), Tell::This);
+    }
+
+    #[test]
+    fn a_claim_outlasts_the_pause_between_two_questions() {
+        let mut conflicts = Conflicts::default();
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        conflicts.observe(address(1), MAC, "eth1", now, TimeMs(1));
+        assert_eq!(conflicts.expire(hour, now + 2 * hour), []);
+        assert_eq!(conflicts.expire(hour, now + 3 * hour).len(), 1);
     }
 
     #[test]
@@ -138,7 +150,7 @@ mod tests {
         assert_eq!((conflicts.list().len(), conflicts.left_out()), (ROOM, 10_000 - ROOM as u64));
         // Once they are forgotten, the next is told again.
         let later = now + QUIET;
-        assert_eq!(conflicts.expire(later).len(), ROOM);
+        assert_eq!(conflicts.expire(Duration::ZERO, later).len(), ROOM);
         assert_eq!(conflicts.observe(address(1), MAC, "eth1", later, TimeMs(2)), Tell::This);
     }
 

@@ -48,11 +48,13 @@ pub async fn drive(
         if changed && let Some(wish) = wish(&wanted.borrow_and_update()) {
             plan = Plan::of(wish.as_ref());
             ports.follow(&plan);
+            station.set_own(ports.own().clone());
             station.want(wish, ports.facts(), now);
         }
         let looked = now >= look_at;
         if looked {
             let done = ports.follow(&plan);
+            station.set_own(ports.own().clone());
             station.set_nics(ports.facts(), now);
             look_at = now + if done { LOOK } else { JOIN_PAUSE };
         }

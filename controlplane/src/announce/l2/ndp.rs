@@ -112,6 +112,18 @@ pub fn announcement(address: Ipv6Addr, own: MacAddress) -> Vec<u8> {
     advertisement(address, own, ALL_NODES, frame::group_mac(IpAddr::V6(ALL_NODES)), OVERRIDE)
 }
 
+/// Asks whether another station has the address, as duplicate address detection does (RFC 4862 §5.4.2): whoever has
+/// it tells all nodes.
+pub fn probe(address: Ipv6Addr, own: MacAddress) -> Vec<u8> {
+    let group = solicited_group(address);
+    let mut message = vec![SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+    message.extend(address.octets());
+    seal(&mut message, Ipv6Addr::UNSPECIFIED, group);
+    let packet = frame::ipv6_packet(Ipv6Addr::UNSPECIFIED, group, ICMPV6, 0, &message);
+    let destination = frame::group_mac(IpAddr::V6(group));
+    Ethernet { destination, source: own, ethertype: frame::IPV6, payload: &packet }.bytes()
+}
+
 /// Never has the router flag: what has a VIP routes for nobody.
 fn advertisement(
     target: Ipv6Addr,
@@ -209,6 +221,17 @@ pub mod tests {
         assert_eq!(ethernet.destination.to_string(), "33:33:00:00:00:01");
         assert_eq!(said, Some(Ndp::Advertisement { target, link: Some(OWN) }));
         assert_eq!(ethernet.payload[44], OVERRIDE);
+    }
+
+    #[test]
+    fn a_probe_is_what_a_host_sends_before_it_takes_an_address() {
+        let target = ip("2001:db8::10");
+        let frame = probe(target, OWN);
+        assert_eq!(frame, solicitation(Ipv6Addr::UNSPECIFIED, target, OWN));
+        let (ethernet, said) = read(&frame);
+        assert_eq!(ethernet.destination.to_string(), "33:33:ff:00:00:10");
+        let source = Ipv6Addr::UNSPECIFIED;
+        assert_eq!(said, Some(Ndp::Solicitation { source, target, link: None }));
     }
 
     #[test]

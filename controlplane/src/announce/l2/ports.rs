@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::task::Poll;
 use std::time::Instant;
 
+use shunt_api::mac::MacAddress;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -57,6 +58,8 @@ pub struct Ports {
     open: BTreeMap<String, Port>,
     /// No longer planned, and kept until the box has said there that it leaves.
     closing: Vec<Port>,
+    /// The Ethernet addresses of all NICs of the box, at the last look.
+    own: BTreeSet<MacAddress>,
     problems: Vec<String>,
 }
 
@@ -77,6 +80,7 @@ impl Ports {
         let links = match read {
             Ok(read) => {
                 self.problems.extend(also_the_kernels(plan, &read.addresses));
+                self.own = read.ethernet.values().map(|link| link.facts.mac).collect();
                 read.ethernet
             }
             Err(error) => {
@@ -151,6 +155,11 @@ impl Ports {
         if let Err(error) = socket::send(&SockRef::from(socket), &sent.frame) {
             tracing::debug!("announce.l2: a frame could not be sent: {error}");
         }
+    }
+
+    /// The Ethernet addresses of all NICs of the box, planned or not.
+    pub fn own(&self) -> &BTreeSet<MacAddress> {
+        &self.own
     }
 
     /// What could not be done at the last look; each says what to do.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const REPEATS: u8 = 2;
 /// From one of a burst to the next.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
-/// Most addresses announced at once: two frames each fill no queue of a NIC.
+/// Most addresses announced at once: three frames each, of which one asks who else has it, fill no queue of a NIC.
 pub const BATCH: usize = 100;
 /// From one batch to the next: 10,000 addresses are announced within a second.
 pub const PAUSE: Duration = Duration::from_millis(10);

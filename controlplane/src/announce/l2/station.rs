@@ -64,6 +64,8 @@ pub struct Station {
     addresses: BTreeSet<IpAddr>,
     /// Those of the settings that can be used, with or without link.
     nics: BTreeMap<String, Facts>,
+    /// The Ethernet addresses of all NICs of the box, of the settings or not.
+    own: BTreeSet<MacAddress>,
     election: Option<Election>,
     role: L2Role,
     since: Option<TimeMs>,
@@ -89,6 +91,7 @@ impl Station {
             settings: None,
             addresses: BTreeSet::new(),
             nics: BTreeMap::new(),
+            own: BTreeSet::new(),
             election: None,
             role: L2Role::Off,
             since: None,
@@ -133,6 +136,11 @@ impl Station {
         }
     }
 
+    /// The Ethernet addresses of all NICs of the box: what one of them says on the segment of another is no claim.
+    pub fn set_own(&mut self, own: BTreeSet<MacAddress>) {
+        self.own = own;
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, now: Instant) {
         if let Some(election) = &mut self.election {
@@ -140,9 +148,10 @@ impl Station {
             self.act(outcome, now);
         }
         self.announce(now);
-        for quiet in self.conflicts.expire(now) {
+        let interval = self.settings.as_ref().map_or(Duration::ZERO, |settings| settings.l2.interval);
+        for quiet in self.conflicts.expire(interval, now) {
             let text = "claimed by nobody else any more".to_owned();
-            let reason = format!("{} was quiet for five minutes", quiet.mac);
+            let reason = format!("{} did so last at {}", quiet.mac, quiet.last_ms);
             self.tell(Level::INFO, subject(quiet.address), text, Some(reason));
         }
     }
@@ -283,16 +292,14 @@ impl Station {
     }
 
     fn announce(&mut self, now: Instant) {
-        for address in self.schedule.due(now) {
-            for facts in self.nics.values().filter(|facts| facts.up) {
-                let send = |frame| Sent { nic: facts.index, frame };
-                match address {
-                    IpAddr::V4(address) => {
-                        self.output.frames.extend(arp::announcements(address, facts.mac).map(send));
-                    }
-                    IpAddr::V6(address) => {
-                        self.output.frames.push(send(ndp::announcement(address, facts.mac)));
-                    }
+        let due = self.schedule.due(now);
+        // All that is said before anything is asked: a takeover waits for no question, and what finds no room in the
+        // NIC's queue is one.
+        for frames in [announcements, probe] {
+            for address in &due {
+                for facts in self.nics.values().filter(|facts| facts.up) {
+                    let send = |frame| Sent { nic: facts.index, frame };
+                    self.output.frames.extend(frames(*address, facts.mac).into_iter().map(send));
                 }
             }
         }
@@ -312,6 +319,23 @@ impl Station {
 
     fn tell(&mut self, level: Level, subject: String, text: String, reason: Option<String>) {
         self.output.happenings.push(Happening { level, subject, text, reason });
+    }
+}
+
+/// Tells the segment that `own` has the address.
+fn announcements(address: IpAddr, own: MacAddress) -> Vec<Vec<u8>> {
+    match address {
+        IpAddr::V4(address) => arp::announcements(address, own).into(),
+        IpAddr::V6(address) => vec![ndp::announcement(address, own)],
+    }
+}
+
+/// Asks the segment whether another than `own` has it: a station that has it without saying so answers whoever
+/// asks, and so would take clients from us.
+fn probe(address: IpAddr, own: MacAddress) -> Vec<Vec<u8>> {
+    match address {
+        IpAddr::V4(address) => vec![arp::probe(address, own)],
+        IpAddr::V6(address) => vec![ndp::probe(address, own)],
     }
 }
 

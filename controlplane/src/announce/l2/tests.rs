@@ -87,7 +87,10 @@ fn addresses_are_announced_by_burst_and_by_interval_and_when_the_link_is_back() 
     let (arps, ndps) = (segment.client().listen(Kind::Arp), segment.client().listen(Kind::Ndp));
     let start = Instant::now();
     let mut runner = Runner::start(segment.host("a"), "{ interval = \"1s\" }", &[V4, V6]);
-    let ours = |frame: &[u8]| Ethernet::parse(frame).is_some_and(|frame| frame.source == mac("a"));
+    let ours = |frame: &[u8]| {
+        let said = Ethernet::parse(frame).and_then(|frame| Arp::parse(frame.payload));
+        said.is_some_and(|arp| arp.sender_mac == mac("a") && IpAddr::V4(arp.sender) == ip(V4))
+    };
     // Two forms of three each; the kernel itself announces nothing of its own.
     let times: Vec<Duration> =
         (0..6).map(|_| arps.next(2 * SECOND, ours).expect("an announcement").0 - start).collect();
@@ -134,6 +137,77 @@ fn another_station_s_claim_is_an_alarm_with_its_mac() {
         told.iter()
             .all(|line| line.contains(&mac("client").to_string()) && line.contains(&mac("a").to_string()))
     );
+    runner.end();
+}
+
+/// Waits until it has been asked so often who has [`V4`].
+fn hear_questions(listener: &segment::Listener, count: usize) {
+    let question = |frame: &[u8]| {
+        let said = Ethernet::parse(frame).and_then(|frame| Arp::parse(frame.payload));
+        said.is_some_and(|arp| arp.sender.is_unspecified() && IpAddr::V4(arp.target) == ip(V4))
+    };
+    for number in 0..count {
+        assert!(listener.next(2 * SECOND, question).is_some(), "only {number} questions");
+    }
+}
+
+#[test]
+fn a_kernel_that_answers_for_an_address_is_an_alarm_with_its_mac() {
+    let segment = Segment::new(&["a", "b"]);
+    let (backend, client) = (segment.host("b"), segment.client());
+    // As the backends of mode `dr` have it: with a VIP of each family on lo, nothing is said unasked.
+    let on_lo =
+        format!("ip link set lo up && ip address add {V4}/32 dev lo && ip address add {V6}/128 dev lo");
+    for host in [backend, client] {
+        host.run(&on_lo);
+    }
+    client.run("echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore");
+    let questions = client.listen(Kind::Arp);
+    let start = Instant::now();
+    let mut runner = Runner::start(segment.host("a"), "{ interval = \"1s\" }", &[V4, V6]);
+    runner.until("the backend that answers is known", |status| !status.conflicts.is_empty());
+    let took = start.elapsed();
+    println!("an answer for an address on lo: alarm after {took:?}");
+    assert!(took <= 2 * SECOND, "{took:?}");
+    let expected = (ip(V4), mac("b"), "v0".to_owned());
+    // By then every question has been asked several times: with arp_ignore = 1 nobody answers, and Linux answers
+    // neighbour solicitations for addresses on lo never.
+    hear_questions(&questions, 3);
+    let known = |status: L2Status| -> Vec<(IpAddr, MacAddress, String)> {
+        status.conflicts.into_iter().map(|known| (known.address, known.mac, known.nic)).collect()
+    };
+    assert_eq!(known(runner.status_later()), std::slice::from_ref(&expected));
+
+    // On a NIC it does, here as one that takes an address without looking.
+    backend.run(&format!("ip address del {V6}/128 dev lo && ip address add {V6}/128 dev v0 nodad"));
+    let moved = Instant::now();
+    runner.until("it is known for the other, too", |status| status.conflicts.len() == 2);
+    println!("an answer for an address on a NIC: alarm after {:?}", moved.elapsed());
+    assert!(moved.elapsed() <= 2 * SECOND, "{:?}", moved.elapsed());
+    assert_eq!(known(runner.status()), [expected, (ip(V6), mac("b"), "v0".to_owned())]);
+    let told = runner.events().into_iter().filter(|event| event.contains("claimed by")).count();
+    assert_eq!(told, 2, "once each: {:?}", runner.events());
+    runner.end();
+}
+
+#[test]
+fn a_box_with_two_nics_on_a_segment_is_no_alarm_to_itself() {
+    let segment = Segment::new(&["a"]);
+    let host = segment.host("a");
+    // A second NIC that is used, a third that is not, and a kernel that answers by all of them.
+    for (port, nic) in [("a2", "v1"), ("a3", "v2")] {
+        segment.plug(port, host, nic);
+    }
+    host.run(&format!("ip link set lo up && ip address add {V4}/32 dev lo"));
+    let questions = segment.client().listen(Kind::Arp);
+    let mut runner = Runner::start_on(host, &["v0", "v1"], "{ interval = \"1s\" }", &[V4, V6]);
+    runner.until("it answers", |status| status.role == L2Role::Alone);
+    // Its kernel did answer: that is a problem of its own.
+    runner.until("the kernel's address is told", |status| {
+        status.problems.iter().any(|problem| problem.contains("ip address del 10.9.0.10 dev lo"))
+    });
+    hear_questions(&questions, 6);
+    assert_eq!(runner.status_later().conflicts, []);
     runner.end();
 }
 

@@ -83,7 +83,7 @@ impl Station {
 
     /// Another station says that it has one of the addresses that we answer for.
     fn hear_claim(&mut self, nic: &str, facts: &Facts, address: IpAddr, mac: MacAddress, now: Instant) {
-        let is_ours = self.nics.values().any(|own| own.mac == mac);
+        let is_ours = self.own.contains(&mac) || self.nics.values().any(|own| own.mac == mac);
         let is_peer = self.peers.contains_key(&mac) && now < self.tolerate_until;
         if is_ours || is_peer {
             return;
@@ -95,9 +95,10 @@ impl Station {
         }
         let text = format!("claimed by {mac} on {nic}, which is not this box ({})", facts.mac);
         let more = if tell == Tell::ThisAndNoMore { "; more claims are not told for a minute" } else { "" };
+        let keep =
+            if address.is_ipv4() { "arp_ignore = 1, arp_announce = 2" } else { "on its lo, not on a NIC" };
         let advice = format!(
-            "take the address from that station; a backend that has it must keep it to itself \
-             (arp_ignore = 1, arp_announce = 2){more}"
+            "take the address from that station; a backend that has it must keep it to itself ({keep}){more}"
         );
         self.tell(Level::ERROR, subject(address), text, Some(advice));
     }

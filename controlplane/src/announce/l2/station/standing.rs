@@ -37,7 +37,10 @@ impl Station {
     pub(super) fn inability(&self) -> Option<String> {
         let settings = self.settings.as_ref()?;
         if !settings.able {
-            return Some("the dataplane does not forward; see `lbctl status` for why".to_owned());
+            return Some(
+                "the dataplane does not forward; mend what is listed as the dataplane's own problem"
+                    .to_owned(),
+            );
         }
         if self.nics.is_empty() {
             return Some("none of the NICs can be used; mend what is said of them".to_owned());
@@ -83,19 +86,20 @@ impl Station {
 
     pub(super) fn tell_role(&mut self, before: L2Role, reason: Option<String>) {
         let terms = self.settings.as_ref().and_then(|settings| settings.l2.election);
-        let count = self.addresses.len();
+        let count = match self.addresses.len() {
+            1 => "1 address".to_owned(),
+            count => format!("{count} addresses"),
+        };
         let group = terms.map_or(0, |terms| terms.group);
         let (level, text) = match self.role {
             L2Role::Off => (Level::INFO, "off: answers for no address".to_owned()),
             L2Role::Unable => (Level::WARN, "unable: answers for no address".to_owned()),
-            L2Role::Alone => (Level::INFO, format!("answers for {count} addresses")),
+            L2Role::Alone => (Level::INFO, format!("answers for {count}")),
             L2Role::Backup if before == L2Role::Master => {
                 (Level::WARN, format!("backup of group {group}: answers for no address any more"))
             }
             L2Role::Backup => (Level::INFO, format!("backup of group {group}")),
-            L2Role::Master => {
-                (Level::WARN, format!("master of group {group}: answers for {count} addresses"))
-            }
+            L2Role::Master => (Level::WARN, format!("master of group {group}: answers for {count}")),
         };
         self.tell(level, "announce.l2".to_owned(), text, reason);
     }

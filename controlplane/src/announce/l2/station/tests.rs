@@ -1,5 +1,7 @@
 //! A box without a kernel: frames, time and wishes in, frames and happenings out.
 
+mod questions;
+
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
@@ -92,16 +94,18 @@ fn advertised(output: &Output) -> Vec<(u32, u8)> {
     output.frames.iter().filter_map(said).collect()
 }
 
+/// The address that a frame says we have.
+fn claim(sent: &Sent) -> Option<IpAddr> {
+    let ethernet = Ethernet::parse(&sent.frame)?;
+    match (Arp::parse(ethernet.payload), Ndp::parse(ethernet.payload)) {
+        (Some(arp), _) => Some(arp.sender.into()).filter(|sender: &IpAddr| !sender.is_unspecified()),
+        (_, Some(Ndp::Advertisement { target, .. })) => Some(target.into()),
+        _ => None,
+    }
+}
+
 /// Addresses that frames say we have.
 fn claimed(output: &Output) -> BTreeSet<IpAddr> {
-    let claim = |sent: &Sent| {
-        let ethernet = Ethernet::parse(&sent.frame)?;
-        match (Arp::parse(ethernet.payload), Ndp::parse(ethernet.payload)) {
-            (Some(arp), _) => Some(arp.sender.into()),
-            (_, Some(Ndp::Advertisement { target, .. })) => Some(target.into()),
-            _ => None,
-        }
-    };
     output.frames.iter().filter_map(claim).collect()
 }
 
@@ -199,6 +203,15 @@ fn another_station_with_our_address_is_an_alarm_until_it_is_quiet() {
 }
 
 #[test]
+fn one_address_is_not_called_addresses() {
+    let now = Instant::now();
+    let mut station = Station::new(now);
+    let (settings, _) = wish("true", 1, true).unwrap();
+    station.want(Some((settings, [V4.into()].into())), nics(&[true]), now);
+    assert_eq!(texts(&station.take_output()), ["answers for 1 address"]);
+}
+
+#[test]
 fn a_backup_is_silent_and_a_master_speaks() {
     let now = Instant::now();
     let mut station = station("{ priority = 100, group = 7 }", &[true], now);
@@ -252,18 +265,9 @@ fn a_rival_of_lower_rank_is_told_and_the_segment_too() {
     }
     let output = station.take_output();
     assert!((5..=55).contains(&advertised(&output).len()), "{:?}", advertised(&output));
-    let of_v6 = output.frames.iter().filter(|sent| Kind::Ndp == kind(sent)).count();
+    let of_v6 = output.frames.iter().filter(|sent| claim(sent) == Some(V6.into())).count();
     assert_eq!(of_v6, 1, "announced anew once, not fifty times");
     assert_eq!(station.status(&[]).conflicts, [], "the rival is a peer");
-}
-
-fn kind(sent: &Sent) -> Kind {
-    let ethernet = Ethernet::parse(&sent.frame).unwrap();
-    match ethernet.ethertype {
-        frame::ARP => Kind::Arp,
-        frame::IPV6 => Kind::Ndp,
-        _ => Kind::VrrpV4,
-    }
 }
 
 #[test]

@@ -71,6 +71,15 @@ impl Segment {
         Self { hub, hosts }
     }
 
+    /// Connects another NIC of a host.
+    pub fn plug(&self, port: &str, host: &Host, nic: &str) {
+        let there = format!("/proc/{}/fd/{}", std::process::id(), host.0.as_raw_fd());
+        self.hub.run(&format!(
+            "ip link add name {port} type veth peer name {nic} netns {there} && ip link set dev {port} master br0 up"
+        ));
+        host.run(&format!("ip link set {nic} up"));
+    }
+
     /// The bridge.
     pub fn hub(&self) -> &Host {
         &self.hub
