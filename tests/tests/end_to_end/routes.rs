@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use shunt_api::status::{ControlStatus, Event};
 use shunt_tests::command;
 use shunt_tests::error::{Result, ensure};
@@ -129,9 +128,9 @@ fn without_dataplane(topology: &Topology, shunt: &mut Shunt<'_>) -> Result<()> {
 /// A control plane that is stopped withdraws, while the dataplane forwards on; one that is killed leaves the routes to
 /// the next, which takes them over without a gap.
 fn without_control_plane(topology: &Topology, shunt: &mut Shunt<'_>) -> Result<()> {
-    shunt.signal_controlplane(Signal::TERM);
+    shunt.end_controlplane();
     becomes(topology, "control plane stopped", &[], BACKENDS_LIMIT)?;
-    shunt.stop_controlplane()?;
+    shunt.controlplane_ended()?;
     request(topology, "without it", vips(10)[0], REQUESTS, 16_000)?;
     shunt.start_controlplane()?;
     becomes(topology, "control plane started", &all(), RETURN_LIMIT)?;

@@ -200,12 +200,12 @@ fn solicitation(mac: MacAddress, source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> 
 fn answer(frame: &[u8]) -> Option<(IpAddr, IpAddr, MacAddress)> {
     let bytes = |at: usize| frame.get(at..);
     let mac = |at| bytes(at)?.first_chunk().copied().map(MacAddress);
-    match bytes(12)?.first_chunk()? {
-        &ARP if frame.get(21) == Some(&2) => {
+    match *bytes(12)?.first_chunk()? {
+        ARP if frame.get(21) == Some(&2) => {
             let v4 = |at| bytes(at)?.first_chunk::<4>().map(|ip| IpAddr::from(*ip));
             Some((v4(38)?, v4(28)?, mac(22)?))
         }
-        &IPV6 if frame.get(20) == Some(&58) && frame.get(54) == Some(&ADVERTISEMENT) => {
+        IPV6 if frame.get(20) == Some(&58) && frame.get(54) == Some(&ADVERTISEMENT) => {
             let v6 = |at| bytes(at)?.first_chunk::<16>().map(|ip| IpAddr::from(*ip));
             Some((v6(38)?, v6(62)?, mac(80)?))
         }
