@@ -13,7 +13,7 @@ mod downloads;
 mod visits;
 mod watcher;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use shunt_api::counters::Counter;
@@ -21,10 +21,11 @@ use shunt_api::mac::MacAddress;
 use shunt_api::status::{ControlStatus, Event, L2Role};
 use shunt_tests::error::{Error, Result, ensure};
 use shunt_tests::namespace::Namespace;
+use shunt_tests::process::Process;
 use shunt_tests::run::Run;
 use shunt_tests::settings::{Settings, like_v4};
 use shunt_tests::shunt::{PATIENCE, Shunt};
-use shunt_tests::topology::{Arms, Segment, Shape, Topology};
+use shunt_tests::topology::{Arms, Node, Segment, Shape, Topology};
 use shunt_tests::{leftovers, lifecycle, programs, servers, wait};
 
 use self::downloads::Downloads;
@@ -36,6 +37,9 @@ use crate::stage::in_topology;
 /// Last numbers of the VIPs.
 const DR: u8 = 210;
 const FAR: u8 = 220;
+const NAT: u8 = 230;
+/// Where translated packets come to.
+const HTTP_TARGET: u16 = 30080;
 /// Host numbers on both segments; box 1 is the topology's own load balancer.
 const BOX_2: u8 = 2;
 const WATCHER: u8 = 3;
@@ -47,6 +51,10 @@ const TAKEOVER_LIMIT: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(15);
 /// Around the moment at which another box begins to answer, both may.
 const WINDOW: Duration = Duration::from_secs(1);
+const HIGH: &str =
+    "[nat]\nsources = [\"10.77.2.240\", \"fd77:2::240\"]\n[announce]\nl2 = { priority = 150 }\n";
+const LOW: &str =
+    "[nat]\nsources = [\"10.77.2.240\", \"fd77:2::240\"]\n[announce]\nl2 = { priority = 100 }\n";
 const CHECK: &str = r#"check = { type = "http", interval = "500ms", timeout = "400ms" }"#;
 
 pub fn run() -> Result<()> {
@@ -67,16 +75,20 @@ pub fn run() -> Result<()> {
     })
 }
 
+/// Those that the backends have, too: their flows go on over either box.
 fn all_vips() -> Vec<IpAddr> {
     [DR, FAR].into_iter().flat_map(on_segment).collect()
 }
 
-fn settings(topology: &Topology, announce: &'static str) -> Settings {
+fn settings(topology: &Topology, tables: &'static str) -> Settings {
     let mut settings = Settings::new(topology.lb_nics());
     settings.serve("dr", "dr", &topology.dr, like_v4(), (&on_segment(DR), &["tcp/80"]));
     settings.serve("far", "ipip", &topology.far, like_v4(), (&on_segment(FAR), &["tcp/80"]));
+    for (vip, name) in on_segment(NAT).into_iter().zip(["nat4", "nat6"]) {
+        settings.serve(name, "nat", &topology.dr, vip, (&[vip], &["tcp/80:30080"]));
+    }
     settings.pools.iter_mut().for_each(|pool| pool.keys = CHECK);
-    settings.tables = announce;
+    settings.tables = tables;
     settings
 }
 
@@ -89,10 +101,9 @@ fn two_boxes(topology: &Topology, run: &Run) -> Result<()> {
     topology.plug_box(&station, "watcher", WATCHER)?;
     filter_by_mac(topology)?;
     forget_routes(topology)?;
-    let nginx: Result<Vec<_>> = topology.nodes().map(|node| servers::start_nginx(topology, node)).collect();
-    let _nginx = nginx?;
-    let high = settings(topology, "[announce]\nl2 = { priority = 150 }\n");
-    let low = settings(topology, "[announce]\nl2 = { priority = 100 }\n");
+    let _nginx = topology.nodes().map(|node| start_nginx(topology, node)).collect::<Result<Vec<_>>>()?;
+    let high = settings(topology, HIGH);
+    let low = settings(topology, LOW);
     let mut one = Peer::start(&topology.run, &topology.lb, &high)?;
     let two = Peer::start(run, &second, &low)?;
     one.becomes(L2Role::Master)?;
@@ -102,6 +113,7 @@ fn two_boxes(topology: &Topology, run: &Run) -> Result<()> {
         topology,
         watcher: Watcher::start(&station, Segment::Front.name(), on_segment(DR)),
         visits: Visits::start(&topology.client, &all_vips()),
+        translated: Visits::start(&topology.client, &on_segment(NAT)),
         downloads: Downloads::start(topology, &all_vips())?,
         reigns: Vec::new(),
     };
@@ -110,9 +122,10 @@ fn two_boxes(topology: &Topology, run: &Run) -> Result<()> {
     stage.left(&mut one, &two)?;
     stage.without_dataplane(&mut one, &two)?;
     stage.without_link(&one, &two)?;
-    let Stage { watcher, visits, downloads, reigns, .. } = stage;
+    let Stage { watcher, visits, translated, downloads, reigns, .. } = stage;
     downloads.finish()?;
     visits.finish()?;
+    translated.finish()?;
     judge(&watcher.finish()?, &reigns)
 }
 
@@ -124,6 +137,14 @@ fn filter_by_mac(topology: &Topology) -> Result<()> {
             topology.switch.run("bridge", &["link", "set", "dev", &port, "flood", "off"]).map(drop)
         })
     })
+}
+
+/// On the VIPs that are the backends' own and, for mode `nat`, on the node's address.
+fn start_nginx(topology: &Topology, node: &Node) -> Result<Process> {
+    node.finish_own_packets()?;
+    let vips = all_vips().into_iter().map(|vip| SocketAddr::new(vip, 80));
+    let own = [node.v4.into(), node.v6.into()].map(|ip: IpAddr| SocketAddr::new(ip, HTTP_TARGET));
+    servers::start_nginx_at(&topology.run, node, &vips.chain(own).collect::<Vec<_>>())
 }
 
 /// A box of the pair.
@@ -159,6 +180,9 @@ struct Stage<'t> {
     topology: &'t Topology,
     watcher: Watcher,
     visits: Visits,
+    /// Those to VIPs of mode `nat`, whose backends have to find the source addresses anew. What is under way when the
+    /// box changes breaks: only new ones are looked at.
+    translated: Visits,
     downloads: Downloads,
     /// Since when each box answers.
     reigns: Vec<(Instant, MacAddress)>,
@@ -254,12 +278,16 @@ impl Stage<'_> {
         let answers = self.answers(what, peer, begin)?;
         let (connected, _) =
             wait::until(&format!("new connections: {what}"), LIMIT, || Ok(self.visits.answered(done)))?;
+        let (translated, _) = wait::until(&format!("new connections (nat): {what}"), LIMIT, || {
+            Ok(self.translated.answered(done))
+        })?;
         println!(
-            "   {what}: the other box answers {} later; new connections to all VIPs {} later",
+            "   {what}: the other box answers {} later; new connections to all VIPs {} later, of mode nat {} later",
             ms(answers - begin),
-            ms(connected - begin)
+            ms(connected - begin),
+            ms(translated - begin)
         );
-        Ok((connected - begin).max(answers - begin))
+        Ok(connected.max(translated).max(answers) - begin)
     }
 
     /// The downloads go on, over this box.
