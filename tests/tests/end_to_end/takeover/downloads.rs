@@ -51,6 +51,11 @@ impl Downloads {
         self.requests.len()
     }
 
+    /// The client's end of each.
+    pub fn ends(&self) -> impl Iterator<Item = SocketAddr> {
+        self.requests.iter().map(|request| request.from)
+    }
+
     fn received(&self) -> impl Iterator<Item = u64> {
         self.requests.iter().map(|request| fs::metadata(&request.output).map_or(0, |file| file.len()))
     }
