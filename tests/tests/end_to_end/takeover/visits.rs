@@ -11,6 +11,8 @@ use shunt_tests::error::{Error, Result};
 use shunt_tests::namespace::Namespace;
 use tokio::task::JoinSet;
 
+use super::End;
+
 /// From one connection to the next; each is to another VIP, by turns.
 const PERIOD: Duration = Duration::from_millis(10);
 
@@ -27,7 +29,7 @@ type Made = Arc<Mutex<Vec<Visit>>>;
 /// Visitors on their way.
 pub struct Visits {
     vips: Vec<IpAddr>,
-    end: Arc<AtomicBool>,
+    end: End,
     made: Made,
     thread: JoinHandle<Result<()>>,
 }
@@ -35,9 +37,9 @@ pub struct Visits {
 impl Visits {
     /// Asks nginx over TCP from inside a namespace until [`Self::finish`].
     pub fn start(namespace: &Namespace, vips: &[IpAddr]) -> Self {
-        let (end, made) = (Arc::new(AtomicBool::new(false)), Made::default());
+        let (end, made) = (End::default(), Made::default());
         let (namespace, all) = (namespace.clone(), vips.to_vec());
-        let (end_there, made_there) = (Arc::clone(&end), Arc::clone(&made));
+        let (end_there, made_there) = (Arc::clone(&end.0), Arc::clone(&made));
         let thread = std::thread::spawn(move || {
             client::run_inside(&namespace, || visit_all(all, end_there, made_there))
         });
@@ -77,7 +79,7 @@ impl Visits {
 
     /// Ends it.
     pub fn finish(self) -> Result<()> {
-        self.end.store(true, Ordering::Relaxed);
+        drop(self.end);
         self.thread.join().unwrap_or_else(|_| Err(Error::Wrong("the visitors panicked".into())))
     }
 
