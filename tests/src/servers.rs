@@ -13,6 +13,9 @@ use crate::run::Run;
 use crate::topology::{Node, Topology};
 use crate::wait;
 
+/// Bytes a second at which nginx sends what is asked for below `/slow/`.
+pub const SLOW_RATE: u64 = 30_000;
+
 /// Between the start of a server and its first answer, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -38,8 +41,8 @@ pub fn start_nginx(topology: &Topology, node: &Node) -> Result<Process> {
 }
 
 /// Starts nginx on a node: `/` answers with the node's name, anything else is a file of the run's `www`
-/// directory, and what is put below `/uploads/` is stored there. Every answer's `x-backend` names the node and
-/// `x-client` the address and port it saw.
+/// directory, below `/slow/` sent at [`SLOW_RATE`], and what is put below `/uploads/` is stored there. Every answer's
+/// `x-backend` names the node and `x-client` the address and port it saw.
 pub fn start_nginx_at(run: &Run, node: &Node, at: &[SocketAddr]) -> Result<Process> {
     let prefix = run.subdirectory(&format!("{}-nginx", node.name))?;
     let listen: String = at.iter().map(|address| format!("    listen {address};\n")).collect();
@@ -79,6 +82,7 @@ fn nginx_config(prefix: &Path, listen: &str, name: &str, www: &Path) -> String {
          \x20   location = / {{ return 200 \"{name}\\n\"; }}\n\
          \x20   location /uploads/ {{ root {www}; dav_methods PUT; create_full_put_path on;\n\
          \x20     client_max_body_size 0; }}\n\
+         \x20   location /slow/ {{ alias {www}/; limit_rate {SLOW_RATE}; }}\n\
          \x20   location / {{ root {www}; }}\n  }}\n}}\n",
         www = www.display()
     )

@@ -123,20 +123,21 @@ impl<'t> Shunt<'t> {
         self.controlplane.take().map_or(Ok(()), Process::kill)
     }
 
-    /// Sends the control plane a signal.
-    pub fn signal_controlplane(&self, signal: Signal) {
-        self.controlplane.iter().for_each(|daemon| daemon.signal(signal));
+    /// Asks the control plane to end, which withdraws what it announces first.
+    pub fn end_controlplane(&self) {
+        self.controlplane.iter().for_each(|daemon| daemon.signal(Signal::TERM));
     }
 
-    /// Asks the control plane to end, which withdraws what it announces; it has to end with exit code 0.
-    pub fn stop_controlplane(&mut self) -> Result<()> {
-        self.controlplane.take().map_or(Ok(()), stop)
+    /// Waits for the end of the control plane that was asked for, which must be with exit code 0.
+    pub fn controlplane_ended(&mut self) -> Result<()> {
+        self.controlplane.take().map_or(Ok(()), ended)
     }
 
     /// Asks both daemons to end; both have to, with exit code 0.
     pub fn stop(&mut self) -> Result<()> {
         for daemon in [self.controlplane.take(), self.dataplane.take()].into_iter().flatten() {
-            stop(daemon)?;
+            daemon.signal(Signal::TERM);
+            ended(daemon)?;
         }
         Ok(())
     }
@@ -210,8 +211,7 @@ fn entries(directory: &Path) -> Result<BTreeSet<PathBuf>> {
     Ok(entries.flatten().map(|entry| entry.path()).collect())
 }
 
-fn stop(mut daemon: Process) -> Result<()> {
-    daemon.signal(Signal::TERM);
+fn ended(mut daemon: Process) -> Result<()> {
     let status = daemon.wait(PATIENCE)?;
     ensure(status.success(), || format!("a stopped daemon ended with {status}:\n{}", tail(&daemon.log())))
 }

@@ -114,9 +114,9 @@ fn two_boxes(topology: &Topology, run: &Run) -> Result<()> {
 /// Stops the control plane of a box: it withdraws, gives the router time, and ends.
 fn withdraw(topology: &Topology, two: &mut Balancer<'_>) -> Result<()> {
     let begin = Instant::now();
-    two.shunt.signal_controlplane(Signal::TERM);
+    two.shunt.end_controlplane();
     let withdrawn = next_hops_become(topology, &[LB])?;
-    two.shunt.stop_controlplane()?;
+    two.shunt.controlplane_ended()?;
     let ended = begin.elapsed();
     println!(
         "   stopped: the router has no way through box 2 {} later, the control plane ends after {}",

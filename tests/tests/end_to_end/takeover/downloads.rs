@@ -1,4 +1,6 @@
 //! Slow downloads that run until nobody needs them any more.
+//!
+//! The servers hold them back: curl, told to read slowly, at times leaves one of many unread for ten seconds.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -11,13 +13,12 @@ use shunt_tests::{servers, wait};
 
 /// Of each VIP.
 const DOWNLOADS: u16 = 12;
-/// Nobody waits for the end: ten minutes.
-const FILE_BYTES: u64 = 18_000_000;
-const RATE: u64 = 30_000;
+/// Nobody waits for the end: ten minutes at [`servers::SLOW_RATE`].
+const FILE_BYTES: u64 = 600 * servers::SLOW_RATE;
 /// A part of a download that does not come within this time never comes.
 const STALL: Duration = Duration::from_secs(20);
-/// Of each, for it to go on: more than was under way, which the client has as its buffer.
-const PART: u64 = 60_000;
+/// Of each, for it to go on: two seconds of it.
+const PART: u64 = 2 * servers::SLOW_RATE;
 
 /// Downloads over all VIPs.
 pub struct Downloads {
@@ -30,17 +31,15 @@ impl Downloads {
     /// Starts them, and returns when all have begun.
     pub fn start(topology: &Topology, vips: &[IpAddr]) -> Result<Self> {
         let content = servers::publish(&topology.run, "file", FILE_BYTES)?;
-        // What waits in the client's buffer no longer needs the network; a small one keeps packets coming.
-        topology.client.sysctl(&[("ipv4/tcp_rmem", "4096 16384 32768")])?;
         let mut requests = Vec::new();
         for (first_port, vip) in (10_000u16..).step_by(1_000).zip(vips) {
             for request in curl::requests(topology, *vip, DOWNLOADS, first_port) {
-                let url = format!("http://{}/file", SocketAddr::new(*vip, 80));
+                let url = format!("http://{}/slow/file", SocketAddr::new(*vip, 80));
                 let output = topology.run.directory().join(format!("download-{}", requests.len()));
                 requests.push(Request { url, output, ..request });
             }
         }
-        let manner = Manner { parallel: requests.len(), rate: Some(RATE), limit: Duration::from_secs(600) };
+        let manner = Manner { parallel: requests.len(), rate: None, limit: Duration::from_secs(600) };
         let curl = Curl::start(topology, "downloads", &requests, &manner)?;
         let begun = Self { curl, requests, content };
         wait::until_true("all downloads to begin", STALL, || begun.received().all(|bytes| bytes > 0))?;
@@ -50,6 +49,11 @@ impl Downloads {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.requests.len()
+    }
+
+    /// The client's end of each.
+    pub fn ends(&self) -> impl Iterator<Item = SocketAddr> {
+        self.requests.iter().map(|request| request.from)
     }
 
     fn received(&self) -> impl Iterator<Item = u64> {

@@ -1,6 +1,6 @@
 //! New connections all the time, to see for how long nobody could make one.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -11,6 +11,8 @@ use shunt_tests::error::{Error, Result};
 use shunt_tests::namespace::Namespace;
 use tokio::task::JoinSet;
 
+use super::End;
+
 /// From one connection to the next; each is to another VIP, by turns.
 const PERIOD: Duration = Duration::from_millis(10);
 
@@ -19,8 +21,7 @@ const PERIOD: Duration = Duration::from_millis(10);
 struct Visit {
     vip: IpAddr,
     begun: Instant,
-    ended: Instant,
-    answered: bool,
+    answered: Option<Instant>,
 }
 
 type Made = Arc<Mutex<Vec<Visit>>>;
@@ -28,7 +29,7 @@ type Made = Arc<Mutex<Vec<Visit>>>;
 /// Visitors on their way.
 pub struct Visits {
     vips: Vec<IpAddr>,
-    end: Arc<AtomicBool>,
+    end: End,
     made: Made,
     thread: JoinHandle<Result<()>>,
 }
@@ -36,9 +37,9 @@ pub struct Visits {
 impl Visits {
     /// Asks nginx over TCP from inside a namespace until [`Self::finish`].
     pub fn start(namespace: &Namespace, vips: &[IpAddr]) -> Self {
-        let (end, made) = (Arc::new(AtomicBool::new(false)), Made::default());
+        let (end, made) = (End::default(), Made::default());
         let (namespace, all) = (namespace.clone(), vips.to_vec());
-        let (end_there, made_there) = (Arc::clone(&end), Arc::clone(&made));
+        let (end_there, made_there) = (Arc::clone(&end.0), Arc::clone(&made));
         let thread = std::thread::spawn(move || {
             client::run_inside(&namespace, || visit_all(all, end_there, made_there))
         });
@@ -50,9 +51,8 @@ impl Visits {
     pub fn answered(&self, since: Instant) -> Option<Instant> {
         let made = self.made();
         let first = |vip: &IpAddr| {
-            let good =
-                made.iter().filter(|visit| visit.vip == *vip && visit.answered && visit.begun >= since);
-            good.map(|visit| visit.ended).min()
+            let of_vip = made.iter().filter(|visit| visit.vip == *vip && visit.begun >= since);
+            of_vip.filter_map(|visit| visit.answered).min()
         };
         self.vips.iter().map(first).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
@@ -61,9 +61,8 @@ impl Visits {
     pub fn silence(&self, from: Instant, to: Instant) -> Duration {
         let made = self.made();
         let of_vip = |vip: &IpAddr| {
-            let good = made.iter().filter(|visit| visit.vip == *vip && visit.answered);
-            let mut at: Vec<_> =
-                good.map(|visit| visit.ended).filter(|at| (from..=to).contains(at)).collect();
+            let answered = made.iter().filter(|visit| visit.vip == *vip).filter_map(|visit| visit.answered);
+            let mut at: Vec<_> = answered.filter(|at| (from..=to).contains(at)).collect();
             at.extend([from, to]);
             at.sort_unstable();
             at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
@@ -71,16 +70,16 @@ impl Visits {
         self.vips.iter().map(of_vip).max().unwrap_or_default()
     }
 
-    /// Connections begun between two instants that were not answered, and all of them.
-    pub fn failed(&self, from: Instant, to: Instant) -> (usize, usize) {
+    /// Connections begun between two instants that are not answered yet, and all of them.
+    pub fn unanswered(&self, from: Instant, to: Instant) -> (usize, usize) {
         let made = self.made();
         let within: Vec<_> = made.iter().filter(|visit| (from..=to).contains(&visit.begun)).collect();
-        (within.iter().filter(|visit| !visit.answered).count(), within.len())
+        (within.iter().filter(|visit| visit.answered.is_none()).count(), within.len())
     }
 
     /// Ends it.
     pub fn finish(self) -> Result<()> {
-        self.end.store(true, Ordering::Relaxed);
+        drop(self.end);
         self.thread.join().unwrap_or_else(|_| Err(Error::Wrong("the visitors panicked".into())))
     }
 
@@ -98,17 +97,19 @@ async fn visit_all(vips: Vec<IpAddr>, end: Arc<AtomicBool>, made: Made) {
         if end.load(Ordering::Relaxed) {
             break;
         }
+        let number = {
+            let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+            made.push(Visit { vip, begun: Instant::now(), answered: None });
+            made.len() - 1
+        };
         let made = Arc::clone(&made);
         visitors.spawn(async move {
-            let begun = Instant::now();
-            let any: IpAddr = if vip.is_ipv4() {
-                std::net::Ipv4Addr::UNSPECIFIED.into()
-            } else {
-                std::net::Ipv6Addr::UNSPECIFIED.into()
-            };
-            let answered = client::who((any, 0).into(), SocketAddr::new(vip, 80)).await.is_ok();
-            let visit = Visit { vip, begun, ended: Instant::now(), answered };
-            made.lock().unwrap_or_else(PoisonError::into_inner).push(visit);
+            let any: IpAddr =
+                if vip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            if client::who((any, 0).into(), SocketAddr::new(vip, 80)).await.is_ok() {
+                let answered = Some(Instant::now());
+                made.lock().unwrap_or_else(PoisonError::into_inner)[number].answered = answered;
+            }
         });
         while visitors.try_join_next().is_some() {}
     }

@@ -20,6 +20,8 @@ use shunt_tests::namespace::Namespace;
 use shunt_tests::topology::Segment;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::End;
+
 /// From one question about an address to the next.
 const PERIOD: Duration = Duration::from_millis(20);
 /// IPv4 addresses to ask from, which recur after so many questions, and the first of them.
@@ -45,7 +47,7 @@ type Asked = Arc<Mutex<Vec<Question>>>;
 
 /// The station at work.
 pub struct Watcher {
-    end: Arc<AtomicBool>,
+    end: End,
     asked: Asked,
     thread: JoinHandle<Result<()>>,
 }
@@ -53,8 +55,8 @@ pub struct Watcher {
 impl Watcher {
     /// Asks for these, two addresses of the front segment, by a NIC of that name.
     pub fn start(namespace: &Namespace, nic: &'static str, targets: [IpAddr; 2]) -> Self {
-        let (end, asked) = (Arc::new(AtomicBool::new(false)), Asked::default());
-        let (namespace, end_there, asked_there) = (namespace.clone(), Arc::clone(&end), Arc::clone(&asked));
+        let (end, asked) = (End::default(), Asked::default());
+        let (namespace, end_there, asked_there) = (namespace.clone(), Arc::clone(&end.0), Arc::clone(&asked));
         let thread = std::thread::spawn(move || {
             namespace.inside(|| Station::open(nic)?.ask(targets, &end_there, &asked_there))?
         });
@@ -80,7 +82,7 @@ impl Watcher {
 
     /// Ends it; all questions.
     pub fn finish(self) -> Result<Vec<Question>> {
-        self.end.store(true, Ordering::Relaxed);
+        drop(self.end);
         let joined = self.thread.join().unwrap_or_else(|_| Err(Error::Wrong("the watcher panicked".into())));
         joined?;
         Ok(std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner)))
@@ -200,12 +202,12 @@ fn solicitation(mac: MacAddress, source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> 
 fn answer(frame: &[u8]) -> Option<(IpAddr, IpAddr, MacAddress)> {
     let bytes = |at: usize| frame.get(at..);
     let mac = |at| bytes(at)?.first_chunk().copied().map(MacAddress);
-    match bytes(12)?.first_chunk()? {
-        &ARP if frame.get(21) == Some(&2) => {
+    match *bytes(12)?.first_chunk()? {
+        ARP if frame.get(21) == Some(&2) => {
             let v4 = |at| bytes(at)?.first_chunk::<4>().map(|ip| IpAddr::from(*ip));
             Some((v4(38)?, v4(28)?, mac(22)?))
         }
-        &IPV6 if frame.get(20) == Some(&58) && frame.get(54) == Some(&ADVERTISEMENT) => {
+        IPV6 if frame.get(20) == Some(&58) && frame.get(54) == Some(&ADVERTISEMENT) => {
             let v6 = |at| bytes(at)?.first_chunk::<16>().map(|ip| IpAddr::from(*ip));
             Some((v6(38)?, v6(62)?, mac(80)?))
         }
