@@ -159,7 +159,7 @@ impl Probes {
         let mtu = self.mtu;
         let stands = |delivery: &Delivery| delivery.mtu == mtu && device::index() == Some(delivery.ifindex);
         if let Some(delivery) = self.delivery.as_mut().filter(|delivery| stands(delivery))
-            && delivery.serve(&self.content).is_ok()
+            && delivery.stay().and_then(|()| delivery.serve(&self.content)).is_ok()
         {
             return Ok(());
         }
@@ -175,6 +175,18 @@ impl Delivery {
     fn make(mtu: u32) -> Result<Self, ProbeError> {
         let ifindex = device::make(mtu)?;
         Ok(Self { ifindex, mtu, program: Deliverer::attach(ifindex)? })
+    }
+
+    /// Puts back the program that somebody removed from the device.
+    fn stay(&mut self) -> Result<(), ProbeError> {
+        if self.program.stay()? {
+            tracing::warn!(
+                "the program that delivers health checks was not on {} any more; it is back (see what removes qdiscs \
+                 or filters: `tc monitor`)",
+                message::DEVICE
+            );
+        }
+        Ok(())
     }
 
     /// Has probes delivered by these ways.

@@ -284,6 +284,9 @@ fn what_others_remove_is_back_within_a_second() {
             "ip route flush table 21320",
             "ip -6 route flush table 21320",
             "ip rule del priority 83 && ip -6 rule del priority 83 && ip route flush table 21320",
+            "tc qdisc del dev shunt-probe clsact",
+            "tc filter del dev shunt-probe egress",
+            "tc qdisc del dev shunt-probe clsact && ip rule del priority 83 && ip route flush table 21320",
             "ip link set shunt-probe down",
             "ip link del shunt-probe",
             "ip link del shunt-probe-x",
@@ -297,6 +300,40 @@ fn what_others_remove_is_back_within_a_second() {
             }
             assert_eq!(probes.counters().unwrap().delivered, before + 2, "after `{command}`");
         }
+        probes.stop();
+    });
+}
+
+/// Hears of changes of this network namespace from now on.
+fn changes_of_qdiscs_rules_and_routes() -> netlink_sys::Socket {
+    const RTNLGRP_TC: u32 = 4;
+    const RTNLGRP_IPV4_ROUTE: u32 = 7;
+    const RTNLGRP_IPV4_RULE: u32 = 8;
+    const RTNLGRP_IPV6_RULE: u32 = 19;
+    let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
+    socket.bind_auto().unwrap();
+    for group in [RTNLGRP_TC, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE] {
+        socket.add_membership(group).unwrap();
+    }
+    socket.set_non_blocking(true).unwrap();
+    socket
+}
+
+#[test]
+fn a_look_at_what_is_right_changes_nothing() {
+    sandboxed("probe::a_look_at_what_is_right_changes_nothing", |_| {
+        let (mut probes, mut now) = (start(), Instant::now());
+        let filter = "tc filter show dev shunt-probe egress";
+        let (made, changes) = (run(filter), changes_of_qdiscs_rules_and_routes());
+        assert!(made.contains("direct-action"), "{made}");
+        a_second_passes(&mut probes, &mut now);
+        let heard = changes.recv_from_full().map(|(message, _)| message);
+        assert_eq!(heard.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(run(filter), made, "it is the same program");
+        run("tc qdisc del dev shunt-probe clsact");
+        a_second_passes(&mut probes, &mut now);
+        assert!(changes.recv_from_full().is_ok(), "changes are heard of");
+        assert_eq!(run(filter), made, "and the same again when it was gone");
         probes.stop();
     });
 }
