@@ -28,9 +28,12 @@ use crate::table::Hop;
 use device::DeviceError;
 use way::Content;
 
-/// Between two looks at whether rules and routes are there (systemd-networkd removes those of others when it starts),
-/// and between two tries to make them.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks at whether all of it is there (systemd-networkd removes rules and routes of others when it starts).
+/// Checks fail meanwhile, and those of a few seconds take all backends down; a look is a few netlink requests.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Between two tries to make what could not be made twice.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 /// The probes of the snapshot in force, and what delivers them.
 #[derive(Debug, Default)]
@@ -138,12 +141,12 @@ impl Probes {
             (self.problem, self.look_at) = (None, None);
             return;
         }
-        self.look_at = Some(now + LOOK_EVERY);
         let Err(error) = self.deliver() else {
-            self.problem = None;
+            (self.problem, self.look_at) = (None, Some(now + LOOK_EVERY));
             return;
         };
         self.delivery = None;
+        self.look_at = Some(now + if self.problem.is_none() { LOOK_EVERY } else { RETRY_EVERY });
         let problem =
             format!("health checks with via = \"service\" are not delivered, so they fail: {error}");
         if self.problem.as_ref() != Some(&problem) {
@@ -155,22 +158,42 @@ impl Probes {
     fn deliver(&mut self) -> Result<(), ProbeError> {
         let mtu = self.mtu;
         let stands = |delivery: &Delivery| delivery.mtu == mtu && device::index() == Some(delivery.ifindex);
-        let delivery = match self.delivery.take_if(|delivery| stands(delivery)) {
-            Some(delivery) => self.delivery.insert(delivery),
-            None => self.delivery.insert(Delivery::make(mtu)?),
-        };
-        delivery.program.fill(&self.content)?;
-        // Last, so that no packet comes to the device before it is known where it goes.
-        Ok(device::lead(delivery.ifindex)?)
+        if let Some(delivery) = self.delivery.as_mut().filter(|delivery| stands(delivery))
+            && delivery.stay().and_then(|()| delivery.serve(&self.content)).is_ok()
+        {
+            return Ok(());
+        }
+        // The device is missing, out of service, or vanished during the look.
+        let delivery = self.delivery.insert(Delivery::make(mtu)?);
+        delivery.serve(&self.content)?;
+        tracing::info!(device = message::DEVICE, mtu, "health checks are delivered as traffic is");
+        Ok(())
     }
 }
 
 impl Delivery {
     fn make(mtu: u32) -> Result<Self, ProbeError> {
         let ifindex = device::make(mtu)?;
-        let program = Deliverer::attach(ifindex)?;
-        tracing::info!(device = message::DEVICE, mtu, "health checks are delivered as traffic is");
-        Ok(Self { ifindex, mtu, program })
+        Ok(Self { ifindex, mtu, program: Deliverer::attach(ifindex)? })
+    }
+
+    /// Puts back the program that somebody removed from the device.
+    fn stay(&mut self) -> Result<(), ProbeError> {
+        if self.program.stay()? {
+            tracing::warn!(
+                "the program that delivers health checks was not on {} any more; it is back (see what removes qdiscs \
+                 or filters: `tc monitor`)",
+                message::DEVICE
+            );
+        }
+        Ok(())
+    }
+
+    /// Has probes delivered by these ways.
+    fn serve(&mut self, content: &Content) -> Result<(), ProbeError> {
+        self.program.fill(content)?;
+        // Last, so that no packet comes to the device before it is known where it goes.
+        Ok(device::lead(self.ifindex)?)
     }
 }
 

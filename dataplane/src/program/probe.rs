@@ -6,7 +6,7 @@
 
 use std::os::fd::AsFd;
 
-use libbpf_rs::{MapHandle, Object, ObjectBuilder, TC_EGRESS, TcHookBuilder};
+use libbpf_rs::{MapHandle, Object, ObjectBuilder, Program, TC_EGRESS, TcHook, TcHookBuilder};
 use shunt_api::status::ProbeCounters;
 
 use super::error::{ProgramError, refused};
@@ -27,6 +27,10 @@ pub struct Deliverer {
     counts: MapHandle,
     /// What the map holds: nobody else writes to it.
     content: maps::Content,
+    /// Its place. It has the number of a descriptor of `_object`.
+    hook: TcHook,
+    /// Of the program in the kernel.
+    id: u32,
     /// Keeps the program while no device does.
     _object: Object,
 }
@@ -43,15 +47,28 @@ impl Deliverer {
         let (ways, counts) = (maps::map(&object, "ways")?, maps::map(&object, "counts")?);
         let ifindex = i32::try_from(ifindex).expect("the kernel's own indices are positive ints");
         let program = object.progs().next().expect("probe.bpf.c defines one program");
+        let id = Program::id_from_fd(program.as_fd()).map_err(refused(load))?;
         let mut hook = TcHookBuilder::new(program.as_fd())
             .ifindex(ifindex)
             .replace(true)
             .handle(HANDLE)
             .priority(PRIORITY)
             .hook(TC_EGRESS);
-        let action = "attach the program that delivers health checks (it needs sch_clsact and cls_bpf)";
-        hook.create().and_then(|mut hook| hook.attach()).map_err(refused(action))?;
-        Ok(Self { ways, counts, content: maps::Content::new(), _object: object })
+        place(&mut hook)?;
+        Ok(Self { ways, counts, content: maps::Content::new(), hook, id, _object: object })
+    }
+
+    /// Puts the program back if it is no longer in its place. Returns whether that was so. What is right is only asked
+    /// for, so no packet notices.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn stay(&mut self) -> Result<bool, ProgramError> {
+        // Why it cannot be told is of no interest: placing it then fails likewise, or mends it.
+        if self.hook.query().is_ok_and(|present| present == self.id) {
+            return Ok(false);
+        }
+        place(&mut self.hook).map(|()| true)
     }
 
     /// Makes `wanted` the ways that there are. Adds and changes before it removes.
@@ -78,4 +95,10 @@ impl Deliverer {
             dropped_too_big: count(3)?,
         })
     }
+}
+
+/// Attaches the hook's program, in the place of another that is there. Packets meet one or the other.
+fn place(hook: &mut TcHook) -> Result<(), ProgramError> {
+    let action = "attach the program that delivers health checks (it needs sch_clsact and cls_bpf)";
+    hook.create().and_then(|mut hook| hook.attach()).map(drop).map_err(refused(action))
 }

@@ -12,6 +12,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{Mode, PROBE_MARK, ProbeWay, Tunnel};
 use shunt_api::status::ProbeCounters;
+use shunt_dataplane::limits::TICK;
 use shunt_dataplane::packet;
 use shunt_dataplane::packet::ethernet::VlanTag;
 use shunt_dataplane::port::NicIndex;
@@ -74,6 +75,8 @@ fn try_renew(probes: &mut Probes, now: Instant) {
 fn start() -> Probes {
     add_veth();
     run("ip addr add fd00::1/64 dev v1 nodad && ethtool -K v0 tx off txvlan off");
+    // Its own multicast reports would be counted among what is sent.
+    run("sysctl -qw net.ipv6.conf.v0.disable_ipv6=1");
     let mut probes = Probes::default();
     renew(&mut probes, Instant::now());
     probes
@@ -236,6 +239,15 @@ fn traces() -> String {
          ip route show table 21320 2>/dev/null; ip -6 route show table 21320 2>/dev/null; true")
 }
 
+/// Lets the control thread look as often as it does.
+fn a_second_passes(probes: &mut Probes, now: &mut Instant) {
+    let end = *now + Duration::from_secs(1);
+    while *now < end {
+        *now += TICK;
+        probes.tick(*now);
+    }
+}
+
 #[test]
 fn it_is_taken_over_mended_and_removed() {
     sandboxed("probe::it_is_taken_over_mended_and_removed", |_| {
@@ -251,15 +263,9 @@ fn it_is_taken_over_mended_and_removed() {
         let (mut probes, now) = (Probes::default(), Instant::now());
         renew(&mut probes, now);
         assert_eq!(traces(), made, "taken over");
-
-        run("ip rule del priority 83 && ip -6 rule del priority 83 && ip route flush table 21320");
-        probes.tick(now + Duration::from_secs(20));
-        assert_eq!(traces(), made, "rules and routes are back");
         run("ip link del shunt-probe");
         renew(&mut probes, now);
-        assert_eq!(traces().lines().count(), 6, "the device is back");
-        marked(PROBE_MARK | 0xfff0, VIPS[0].parse().unwrap()).send(b"").unwrap();
-        assert_eq!(probes.counters().unwrap().delivered, 1);
+        assert_eq!(traces().lines().count(), 6, "the device is back at once when something changes");
 
         probes.stop();
         assert_eq!(traces(), "");
@@ -267,6 +273,70 @@ fn it_is_taken_over_mended_and_removed() {
         renew(&mut Probes::default(), now);
         assert!(remove_leftovers().unwrap().is_some());
         assert_eq!(traces(), "");
+    });
+}
+
+#[test]
+fn what_others_remove_is_back_within_a_second() {
+    sandboxed("probe::what_others_remove_is_back_within_a_second", |_| {
+        let (mut probes, mut now) = (start(), Instant::now());
+        for command in [
+            "ip rule del priority 83",
+            "ip -6 rule del priority 83",
+            "ip route flush table 21320",
+            "ip -6 route flush table 21320",
+            "ip rule del priority 83 && ip -6 rule del priority 83 && ip route flush table 21320",
+            "tc qdisc del dev shunt-probe clsact",
+            "tc filter del dev shunt-probe egress",
+            "tc qdisc del dev shunt-probe clsact && ip rule del priority 83 && ip route flush table 21320",
+            "ip link set shunt-probe down",
+            "ip link del shunt-probe",
+            "ip link del shunt-probe-x",
+        ] {
+            run(command);
+            a_second_passes(&mut probes, &mut now);
+            assert_eq!((traces().lines().count(), probes.problem()), (6, None), "after `{command}`");
+            let before = probes.counters().unwrap().delivered;
+            for vip in VIPS {
+                marked(PROBE_MARK | 0xfff0, vip.parse().unwrap()).send(b"").unwrap();
+            }
+            assert_eq!(probes.counters().unwrap().delivered, before + 2, "after `{command}`");
+        }
+        probes.stop();
+    });
+}
+
+/// Hears of changes of this network namespace from now on.
+fn changes_of_qdiscs_rules_and_routes() -> netlink_sys::Socket {
+    const RTNLGRP_TC: u32 = 4;
+    const RTNLGRP_IPV4_ROUTE: u32 = 7;
+    const RTNLGRP_IPV4_RULE: u32 = 8;
+    const RTNLGRP_IPV6_RULE: u32 = 19;
+    let mut socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
+    socket.bind_auto().unwrap();
+    for group in [RTNLGRP_TC, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE] {
+        socket.add_membership(group).unwrap();
+    }
+    socket.set_non_blocking(true).unwrap();
+    socket
+}
+
+#[test]
+fn a_look_at_what_is_right_changes_nothing() {
+    sandboxed("probe::a_look_at_what_is_right_changes_nothing", |_| {
+        let (mut probes, mut now) = (start(), Instant::now());
+        let filter = "tc filter show dev shunt-probe egress";
+        let (made, changes) = (run(filter), changes_of_qdiscs_rules_and_routes());
+        assert!(made.contains("direct-action"), "{made}");
+        a_second_passes(&mut probes, &mut now);
+        let heard = changes.recv_from_full().map(|(message, _)| message);
+        assert_eq!(heard.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(run(filter), made, "it is the same program");
+        run("tc qdisc del dev shunt-probe clsact");
+        a_second_passes(&mut probes, &mut now);
+        assert!(changes.recv_from_full().is_ok(), "changes are heard of");
+        assert_eq!(run(filter), made, "and the same again when it was gone");
+        probes.stop();
     });
 }
 
@@ -283,9 +353,11 @@ fn what_cannot_be_made_is_a_problem_until_it_can() {
         assert!(problem.contains("via = \"service\"") && problem.contains("CAP_NET_ADMIN"), "{problem}");
         assert_eq!(probes.counters(), None);
 
-        rustix::thread::set_capabilities(None, sets).unwrap();
         probes.tick(now + Duration::from_secs(1));
-        assert!(probes.problem().is_some(), "it is not tried for ever and ever");
+        assert_eq!(probes.problem(), Some(problem.as_str()), "it is tried once more, soon");
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        probes.tick(now + Duration::from_secs(10));
+        assert!(probes.problem().is_some(), "but not all the time");
         probes.tick(now + Duration::from_secs(20));
         assert_eq!((probes.problem(), traces().lines().count()), (None, 6));
         probes.stop();

@@ -23,8 +23,8 @@ const DATAGRAM_BYTES: usize = 64 << 10;
 const ORDERS_AT_ONCE: usize = 64;
 /// The kernel answers within the system call that asks; waiting longer means that an answer was lost.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How often a dump is repeated that the kernel marks as inconsistent; the change that made it so is heard of.
-const DUMP_TRIES: usize = 3;
+/// How often routes are read in a row, as long as the kernel marks what it tells as inconsistent.
+pub const DUMP_TRIES: usize = 3;
 
 /// Why the kernel could not be asked at all.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,12 @@ pub enum KernelError {
         "the kernel did not let routes of table {table} be read: {errno}; see `ip route show table {table}`"
     )]
     Unreadable { table: u32, errno: Errno },
+    /// They never held still.
+    #[error(
+        "routes changed each time that table {table} was read; it is read again (`ip monitor route` shows what changes \
+         them)"
+    )]
+    Interrupted { table: u32 },
     /// An answer never came.
     #[error("the kernel gave no answer about routes within {} s; it is asked again", ANSWER_WITHIN.as_secs())]
     NoAnswer,
@@ -98,15 +104,20 @@ impl Kernel {
     pub async fn read(&mut self, place: Place) -> Result<Vec<Found>, KernelError> {
         let mut found = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            for _ in 0..DUMP_TRIES {
-                let start = found.len();
-                if self.dump(place, family, &mut found).await? {
-                    break;
-                }
-                found.truncate(start);
-            }
+            found.extend(self.read_family(place, family).await?);
         }
         Ok(found)
+    }
+
+    /// Nothing is known of routes that change while they are read, least of all that there are none.
+    async fn read_family(&mut self, place: Place, family: AddressFamily) -> Result<Vec<Found>, KernelError> {
+        for _ in 0..DUMP_TRIES {
+            let mut found = Vec::new();
+            if self.dump(place, family, &mut found).await? {
+                return Ok(found);
+            }
+        }
+        Err(KernelError::Interrupted { table: place.table })
     }
 
     /// Carries out the changes in their order; returns how each of them went.
@@ -187,7 +198,10 @@ impl Kernel {
         self.buffer.clear();
         self.buffer.reserve(DATAGRAM_BYTES);
         let received = timeout(ANSWER_WITHIN, self.questions.recv(&mut self.buffer)).await;
-        received.map_err(|_| KernelError::NoAnswer)?.map_err(cannot("read an answer"))
+        received.map_err(|_| KernelError::NoAnswer)?.map_err(cannot("read an answer"))?;
+        #[cfg(test)]
+        super::tests::interrupt(&mut self.buffer);
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Against a real kernel, each test in a network namespace of its own. Needs root. The namespaces have no name (but
 //! for an instant while they are made), so they vanish with the test however it ends.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::future::Future;
 use std::os::fd::AsFd;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use netlink_packet_core::NLM_F_MULTIPART;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, LinkNameSpaceType, capabilities, move_into_link_name_space,
     set_capabilities,
@@ -17,11 +19,31 @@ use shunt_api::config::Config;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::kernel::DUMP_TRIES;
+use super::message::{NLM_F_DUMP_INTR, NLMSG_DONE, messages};
 use super::*;
 
 /// Long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PLACE: Place = Place { table: 83, protocol: 83 };
+
+thread_local! {
+    /// How many more dumps of this thread are interrupted.
+    static INTERRUPTIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Marks an answer of the kernel as it does itself when something changed while it told of it: nothing that a test could
+/// do to routes brings that about for certain.
+pub fn interrupt(answer: &mut [u8]) {
+    let remaining = INTERRUPTIONS.get();
+    if remaining == 0 {
+        return;
+    }
+    // Of struct nlmsghdr, after length and kind.
+    answer[6..8].copy_from_slice(&(NLM_F_MULTIPART | NLM_F_DUMP_INTR).to_ne_bytes());
+    let ends = messages(answer).any(|message| message.kind == NLMSG_DONE);
+    INTERRUPTIONS.set(remaining - usize::from(ends));
+}
 
 /// Runs a test inside a network namespace of its own, on one thread; programs it starts are inside too.
 fn inside<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
@@ -309,5 +331,50 @@ fn without_the_right_to_change_routes_it_says_so_and_tries_on() {
         let advice =
             "routes remain; run `ip route flush table 83 proto 83` and `ip -6 route flush table 83 proto 83`";
         assert!(told.last().unwrap().ends_with(advice), "{told:?}");
+    });
+}
+
+#[test]
+fn what_changes_while_it_is_read_is_read_again_and_not_taken_for_nothing() {
+    inside(async || {
+        let mut lab = Lab::start();
+        lab.want("true", addresses(&["203.0.113.1", "2001:db8::1"]));
+        lab.standing_becomes(|standing| standing.present == 2).await;
+        INTERRUPTIONS.set(DUMP_TRIES - 1);
+        lab.want("true", addresses(&["203.0.113.2", "2001:db8::1"]));
+        let next = IpNet::from(IpAddr::from([203, 0, 113, 2]));
+        let standing = lab.standing_becomes(|standing| standing.prefixes.contains(&next)).await;
+        assert_eq!((standing.present, standing.problems), (2, vec![]), "once more was enough");
+
+        INTERRUPTIONS.set(usize::MAX);
+        lab.want("true", addresses(&["203.0.113.1"]));
+        let standing = lab.standing_becomes(|standing| !standing.problems.is_empty()).await;
+        let problem = "routes changed each time that table 83 was read; it is read again (`ip monitor route` shows what \
+                       changes them)";
+        assert_eq!((standing.present, standing.problems), (2, vec![problem.to_owned()]));
+        let before = ["blackhole 203.0.113.2 proto 83", "blackhole 2001:db8::1 proto 83"];
+        assert_eq!(shown(83), before, "nothing is done without knowing");
+        INTERRUPTIONS.set(0);
+        lab.standing_becomes(|standing| standing.present == 1 && standing.problems.is_empty()).await;
+        assert_eq!(shown(83), ["blackhole 203.0.113.1 proto 83"]);
+
+        INTERRUPTIONS.set(DUMP_TRIES);
+        let told = lab.stop().await;
+        assert_eq!(INTERRUPTIONS.get(), 0);
+        assert_eq!(shown(83), [""; 0], "withdrawn at the second try: {told:?}");
+    });
+}
+
+#[test]
+fn routes_that_cannot_be_read_at_the_stop_are_told_of() {
+    inside(async || {
+        let mut lab = Lab::start();
+        lab.want("true", addresses(&["203.0.113.1"]));
+        lab.standing_becomes(|standing| standing.present == 1).await;
+        INTERRUPTIONS.set(usize::MAX);
+        let told = lab.stop().await;
+        assert!(told.iter().any(|line| line.contains("routes changed each time")), "{told:?}");
+        assert!(told.last().unwrap().contains("routes remain; run `ip route flush table 83"), "{told:?}");
+        assert_eq!(shown(83), ["blackhole 203.0.113.1 proto 83"]);
     });
 }
