@@ -18,9 +18,7 @@ use crate::stage::{all_good, start_servers, with_shunt_after};
 
 const BACKENDS: usize = 5;
 const DOWNLOADS: u16 = 100;
-/// They last eight seconds.
-const FILE_BYTES: u64 = 400_000;
-const RATE: u64 = 50_000;
+const LASTING_S: u64 = 8;
 /// Requests of the load that runs beside the downloads, for each VIP.
 const REQUESTS: u16 = 10_000;
 /// Flows that are over are forgotten soon, so that emptiness is seen within the test.
@@ -45,7 +43,7 @@ pub fn run() -> Result<()> {
     };
     with_shunt_after("drain", shape, prepare, |topology, shunt| {
         let [vip, other] = vips(10);
-        let downloads = Downloads::start(topology, vip, DOWNLOADS, FILE_BYTES, RATE)?;
+        let downloads = Downloads::start(topology, vip, DOWNLOADS, LASTING_S)?;
         let requests = curl::requests(topology, other, REQUESTS, 10_000);
         let load = Curl::start(topology, "load", &requests, &Manner { parallel: 4, ..Manner::default() })?;
         let begin = Instant::now();

@@ -36,7 +36,7 @@ const OTHERS: usize = 4;
 const PORTS: std::ops::Range<u16> = 20_000..20_600;
 /// Downloads that last the whole scenario.
 const DOWNLOADS: u16 = 200;
-const FILE_BYTES: u64 = 1_500_000;
+const LASTING_S: u64 = 32;
 /// Longest time for what follows from a check.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -63,7 +63,7 @@ pub fn stop_and_start() -> Result<()> {
         let mut nginx = nginx.take();
         wait_all_up(shunt, VICTIMS + OTHERS)?;
         let ports = ports_by_backend(topology, vip)?;
-        let downloads = Downloads::start(topology, vip.ip(), DOWNLOADS, FILE_BYTES, 40_000)?;
+        let downloads = Downloads::start(topology, vip.ip(), DOWNLOADS, LASTING_S)?;
         let (mut away, mut back) = (Vec::new(), Vec::new());
         for number in 0..VICTIMS * 2 {
             let index = number % VICTIMS;
@@ -181,19 +181,20 @@ pub struct Downloads {
 }
 
 impl Downloads {
-    /// Starts them, and returns when all have begun.
-    pub fn start(topology: &Topology, vip: IpAddr, count: u16, bytes: u64, rate: u64) -> Result<Self> {
-        let content = servers::publish(&topology.run, "file", bytes)?;
+    /// Starts them, each to last so many seconds, and returns when all have begun. nginx sets the pace: curl leaves one
+    /// of many unread now and then.
+    pub fn start(topology: &Topology, vip: IpAddr, count: u16, lasting_s: u64) -> Result<Self> {
+        let content = servers::publish(&topology.run, "file", lasting_s * servers::SLOW_RATE)?;
         // What waits in the client's buffer no longer needs the network; a small one keeps packets coming.
         topology.client.sysctl(&[("ipv4/tcp_rmem", "4096 16384 32768")])?;
         let request = |(index, request): (usize, Request)| Request {
-            url: format!("http://{}/file", SocketAddr::new(vip, 80)),
+            url: format!("http://{}/slow/file", SocketAddr::new(vip, 80)),
             output: topology.run.directory().join(format!("download-{index}")),
             ..request
         };
         let requests: Vec<_> =
             curl::requests(topology, vip, count, 30_000).into_iter().enumerate().map(request).collect();
-        let manner = Manner { parallel: requests.len(), rate: Some(rate), limit: Duration::from_secs(120) };
+        let manner = Manner { parallel: requests.len(), rate: None, limit: Duration::from_secs(120) };
         let curl = Curl::start(topology, "downloads", &requests, &manner)?;
         let begun = |request: &Request| std::fs::metadata(&request.output).is_ok_and(|file| file.len() > 0);
         wait::until_true("all downloads to begin", LIMIT * 3, || requests.iter().all(begun))?;
@@ -242,8 +243,7 @@ pub fn flapping() -> Result<()> {
         let vip = SocketAddr::new(vips(10)[0], 80);
         let (flapping, others) = topology.dr.split_first().expect("there are five");
         wait_all_up(shunt, others.len())?;
-        let bytes = 70 * 20_000;
-        let downloads = Downloads::start(topology, vip.ip(), 60, bytes, 20_000)?;
+        let downloads = Downloads::start(topology, vip.ip(), 60, FLAPPING_TIME.as_secs() + 8)?;
         let times = flap(flapping, vip, FLAPPING_TIME)?;
         let events: Vec<Event> = shunt.lbctl_json(&["events"])?;
         let told: Vec<_> = events.iter().filter(|event| event.subject.contains(&flapping.name)).collect();
