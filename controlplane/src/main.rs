@@ -9,6 +9,8 @@ mod fleet_key;
 mod health;
 mod http;
 mod journal;
+#[allow(dead_code, reason = "not wired yet")]
+mod kubernetes;
 mod memory;
 mod roster;
 mod source;
