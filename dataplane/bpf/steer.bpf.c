@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Steering: takes the packets to our addresses, and the ICMP errors about our tunnels, away from the kernel and
- * hands each to the AF_XDP socket of the queue it came in by. Everything else stays with the kernel.
+ * hands each to the AF_XDP socket of the queue it came in by. Everything else stays with the kernel, as do frames
+ * for another station.
  *
  * Of a packet to an owned address it looks at the address only: ports, fragments and ICMP are judged in user
  * space. It never lets one through to the kernel, neighbour discovery excepted: the host would answer with a
@@ -63,6 +64,21 @@ struct {
 	__type(value, __u32);
 } tunnel_sources SEC(".maps");
 
+#define STATIONS 8
+
+/* The Ethernet addresses that frames to this box carry here: of the NIC and of the VLAN devices on it, each in the
+ * first 6 of 8 bytes. The first is the NIC's; if it is 0, frames are taken whatever they carry. One per NIC. */
+struct stations {
+	__u64 macs[STATIONS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct stations);
+} stations SEC(".maps");
+
 /* Receive queue → socket. One per NIC. */
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -96,6 +112,7 @@ struct vlan_tag {
 
 struct packet {
 	struct in6_addr destination;
+	__u64 station; /* Ethernet destination, as in struct stations */
 	bool group_source; /* the Ethernet source has the group bit, which IEEE 802.3 forbids */
 	bool ipv6;
 	__u32 icmp; /* where its ICMP message begins; 0: it has none, or only a fragment of one */
@@ -143,6 +160,7 @@ static __always_inline enum reading read_headers(void *data, void *end, struct p
 
 	if (next > end)
 		return TOO_SHORT;
+	__builtin_memcpy(&packet->station, ethernet->h_dest, ETH_ALEN);
 	packet->group_source = ethernet->h_source[0] & 1;
 	type = ethernet->h_proto;
 
@@ -248,6 +266,22 @@ static __always_inline bool is_tunnel_error(struct xdp_md *ctx, const struct pac
 	return bpf_map_lookup_elem(&tunnel_sources, &source);
 }
 
+/* Whether a frame is for a station that is not this box: one that a switch floods, or that a NIC hands up because
+ * somebody sniffs. The box that it is for forwards it, too. */
+static __always_inline bool is_for_another(const struct packet *packet)
+{
+	__u32 first = 0;
+	struct stations *own = bpf_map_lookup_elem(&stations, &first);
+
+	if (!own || !own->macs[0])
+		return false;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < STATIONS; i++)
+		if (own->macs[i] && own->macs[i] == packet->station)
+			return false;
+	return true;
+}
+
 /* Moves the frame's start `headroom` bytes back and marks it. */
 static __always_inline bool make_headroom(struct xdp_md *ctx, __u32 headroom)
 {
@@ -282,6 +316,9 @@ int steer(struct xdp_md *ctx)
 
 	headroom = bpf_map_lookup_elem(&owned, &packet.destination);
 	if (!headroom && !is_tunnel_error(ctx, &packet))
+		return counted(PASSED, XDP_PASS);
+	/* The kernel drops it, as any host does. */
+	if (is_for_another(&packet))
 		return counted(PASSED, XDP_PASS);
 	if (packet.group_source)
 		return counted(DROPPED_BAD_SOURCE_MAC, XDP_DROP);

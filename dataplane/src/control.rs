@@ -31,7 +31,7 @@ use crate::stats::WorkerStats;
 use crate::sweep::Sweep;
 use crate::table::{Compiler, Forwarding, Hop, Table};
 use crate::watchdog::Watchdog;
-use crate::ways::{Ways, headrooms, tunnel_sources};
+use crate::ways::{Ways, headrooms, stations, tunnel_sources};
 use crate::worker::Shared;
 
 const SWEEP_SLICES: usize = (SWEEP_PERIOD.as_millis() / TICK.as_millis()) as usize;
@@ -263,7 +263,12 @@ impl Control {
         // Ways with tags need more headroom, and ICMP errors about our tunnels come to their outer sources.
         let steered = self.steering.own(&headrooms(&table, &hops, &nics));
         let steered = steered.and_then(|()| self.steering.tunnel_sources(&tunnel_sources(&table, &hops)));
-        if let Err(error) = steered {
+        let mut served = engine.nics.iter();
+        let told = served.try_for_each(|nic| {
+            let macs = stations(ways.links, nic.ifindex);
+            self.steering.set_stations(&nic.configured.name, &macs)
+        });
+        if let Err(error) = steered.and(told) {
             tracing::error!("the steering program does not follow: {error}");
         }
         let (mtu, tunnel) = (nics.iter().map(|nic| nic.mtu).min().unwrap_or(0), table.tunnel);

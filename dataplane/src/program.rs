@@ -17,6 +17,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
 use rustix::net::{AddressFamily, SocketType, netdevice};
+use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::XdpMode;
 use shunt_api::status::XdpCounters;
 
@@ -34,6 +35,9 @@ use error::refused;
 use maps::{Content, OWNED, TUNNEL_SOURCES, map};
 use pins::Directory;
 pub use probe::Deliverer;
+
+/// Ethernet addresses that frames to one NIC may carry; as many as `bpf/steer.bpf.c` has places for.
+pub const STATIONS: usize = 8;
 
 /// The compiled program.
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/steer.bpf.o")));
@@ -60,6 +64,7 @@ struct Nic {
     object: Object,
     xsks: MapHandle,
     counts: MapHandle,
+    stations: MapHandle,
 }
 
 impl Steering {
@@ -89,8 +94,9 @@ impl Steering {
         maps::share(&OWNED, &self.owned, &mut open)?;
         maps::share(&TUNNEL_SOURCES, &self.tunnel_sources, &mut open)?;
         let object = open.load().map_err(ProgramError::load)?;
-        let (xsks, counts) = (map(&object, "xsks")?, map(&object, "counts")?);
-        self.nics.insert(nic.to_owned(), Nic { ifindex, object, xsks, counts });
+        let [xsks, counts, stations] = ["xsks", "counts", "stations"].map(|name| map(&object, name));
+        let loaded = Nic { ifindex, object, xsks: xsks?, counts: counts?, stations: stations? };
+        self.nics.insert(nic.to_owned(), loaded);
         Ok(())
     }
 
@@ -106,6 +112,24 @@ impl Steering {
         let xsks = &self.loaded(nic).xsks;
         xsks.update(&queue.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY)
             .map_err(refused(format!("hand queue {queue} of {nic} (0 to 255 are possible) to its socket")))
+    }
+
+    /// Has frames taken on a NIC only if they carry one of these Ethernet addresses as destination, the NIC's own first;
+    /// without any, or with more than [`STATIONS`], whatever they carry.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    ///
+    /// # Panics
+    /// The NIC is not loaded.
+    pub fn set_stations(&self, nic: &str, macs: &[MacAddress]) -> Result<(), ProgramError> {
+        let mut value = [0; STATIONS * 8];
+        let known = if macs.len() <= STATIONS { macs } else { &[] };
+        for (place, mac) in value.chunks_exact_mut(8).zip(known) {
+            place[..6].copy_from_slice(&mac.0);
+        }
+        let stations = &self.loaded(nic).stations;
+        stations.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY).map_err(refused("tell stations"))
     }
 
     /// Lets the packets of a NIC go through the program loaded for it. If a former process's program is there,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use shunt_api::counters::DropReason;
+use shunt_api::mac::MacAddress;
 
 use crate::limits::SINGLE_BUFFER_MTU;
 use crate::neighbor::{self, HopMap, LinkMap};
@@ -86,6 +87,33 @@ impl Ways<'_> {
     fn carried(&self, mtu: u32) -> u32 {
         self.mtu_limit.map_or(mtu, |limit| mtu.min(limit))
     }
+}
+
+/// The Ethernet addresses that frames to a NIC carry: its own, then those of the VLAN devices on it, each once. Empty if
+/// its own is not known.
+pub fn stations(links: &LinkMap, nic: u32) -> Vec<MacAddress> {
+    let Some(own) = links.get(&nic).map(|link| link.mac).filter(|mac| *mac != MacAddress::default()) else {
+        return Vec::new();
+    };
+    let is_on = |ifindex: u32| {
+        let mut below = links.get(&ifindex).and_then(|link| link.vlan);
+        // Two tags at most are read; a chain of devices has an end.
+        for _ in 0..links.len() {
+            match below {
+                Some(vlan) if vlan.parent == nic => return true,
+                Some(vlan) => below = links.get(&vlan.parent).and_then(|link| link.vlan),
+                None => return false,
+            }
+        }
+        false
+    };
+    let mut macs = vec![own];
+    for (ifindex, link) in links {
+        if !macs.contains(&link.mac) && is_on(*ifindex) {
+            macs.push(link.mac);
+        }
+    }
+    macs
 }
 
 /// Every address of ours with the headroom that its packets need: for a tunnel header, and for the VLAN tag of the

@@ -153,3 +153,30 @@ fn a_tag_needs_room_for_itself_and_the_mark() {
     assert_eq!(room(&table(&snapshot), None, 1500), [0, 0, 20]);
     assert_eq!(room(&table(&snapshot), None, 9000), [MIN_HEADROOM, MIN_HEADROOM, 24]);
 }
+
+#[test]
+fn a_nic_is_addressed_by_its_own_address_and_those_of_the_vlan_devices_on_it() {
+    let link = |mac: u8, parent: Option<u32>| crate::neighbor::Link {
+        name: String::new(),
+        mac: MacAddress([mac; 6]),
+        mtu: 1500,
+        up: true,
+        vlan: parent.map(|parent| crate::neighbor::Vlan { parent, tag: VlanTag { tpid: 0x8100, id: 20 } }),
+    };
+    let links = LinkMap::from([
+        (1, link(0, None)),
+        (3, link(2, None)),
+        (4, link(2, Some(3))),
+        (5, link(6, Some(3))),
+        (6, link(8, Some(5))),
+        (7, link(9, None)),
+        (8, link(10, Some(7))),
+        // A device that the kernel would not make.
+        (20, link(11, Some(21))),
+        (21, link(12, Some(20))),
+    ]);
+    let macs = |nic| stations(&links, nic).into_iter().map(|mac| mac.0[0]).collect::<Vec<_>>();
+    assert_eq!(macs(3), [2, 6, 8]);
+    assert_eq!(macs(7), [9, 10]);
+    assert_eq!((macs(1), macs(99)), (vec![], vec![]), "not known");
+}
