@@ -7,4 +7,6 @@
 //!                          └──→ report: finalizers, status, events (pure) ──→ write (I/O, the leader alone)
 //! ```
 
+pub mod extract;
 pub mod facts;
+pub mod watch;
