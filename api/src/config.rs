@@ -12,6 +12,7 @@ mod check;
 mod consistency;
 mod document;
 mod key_file;
+mod kubernetes;
 mod machine;
 mod nat;
 mod pool;
@@ -30,6 +31,7 @@ pub use check::{Check, CheckKind, Checked, HttpCheck, OnDown, Target, Targets, T
 use document::{Source, Table, Value};
 use ipnet::IpNet;
 pub use key_file::{KeyFile, read_fleet_key};
+pub use kubernetes::{IpMode, Kubernetes, Lease};
 use machine::Dataplane;
 
 use crate::snapshot::{DataplaneSettings, Mode, Nat, Nic, PortMapping, Timeouts, Tunnel, UnlistedPorts};
@@ -100,6 +102,16 @@ pub const ROUTE_TABLE: RangeInclusive<u32> = 1..=u32::MAX;
 pub const ROUTE_PROTOCOL: RangeInclusive<u32> = 1..=255;
 /// How long a stop may wait: systemd kills a service that takes longer than a minute and a half.
 pub const WITHDRAW_DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+/// Most clusters: each is watched over connections of its own, by a box that has other things to do.
+pub const CLUSTERS_MAX: usize = 16;
+/// Most pools of addresses of a cluster: a pool for each team and purpose of a large one.
+pub const ADDRESS_POOLS_MAX: usize = 1_000;
+/// Most ranges of such a pool: as many as a provider hands out bit by bit.
+pub const POOL_RANGES_MAX: usize = 1_000;
+/// Most namespaces that such a pool names; a selector has no such limit.
+pub const POOL_NAMESPACES_MAX: usize = 1_000;
+/// Priority of such a pool.
+pub const POOL_PRIORITY: RangeInclusive<u32> = 0..=10_000;
 
 /// Whether a Maglev table can have so many slots.
 pub fn is_maglev_size(size: u32) -> bool {
@@ -132,6 +144,8 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// What clients can reach, in the order of the file.
     pub services: Vec<Service>,
+    /// Clusters whose Services are served too, in the order of the file.
+    pub kubernetes: Vec<Kubernetes>,
     warnings: Vec<ConfigProblem>,
 }
 
@@ -213,6 +227,7 @@ impl Config {
             "announce",
             "pools",
             "service",
+            "kubernetes",
         ])?;
         let Dataplane { settings, maglev_size, reply_rate } = machine::dataplane(&root)?;
         let nat = nat::read(&root)?;
@@ -220,7 +235,9 @@ impl Config {
         let service::Services { services, mut warnings } = service::read(&root, &mut pools, &nat)?;
         let tunnel = machine::tunnel(&root)?;
         warnings.extend(pools.warnings(&tunnel));
-        warnings.extend(nat.warning(&pools));
+        let others = kubernetes::Others { services: &services, pools: &pools, nat: &nat };
+        let kubernetes = kubernetes::read(&root, file, &others)?;
+        warnings.extend(nat.warning(&pools).filter(|_| kubernetes.is_empty()));
         warnings.extend(check::hold(&pools, &services)?);
         warnings.sort_by_key(|warning| (warning.line, warning.column));
         Ok(Self {
@@ -235,6 +252,7 @@ impl Config {
             announce: announce::read(&root)?,
             pools: pools.into_pools(),
             services,
+            kubernetes,
             warnings,
         })
     }
@@ -275,7 +293,7 @@ pub fn read_text(path: &Path) -> Result<String, ConfigProblem> {
 
 fn fleet_key_file(root: &Table<'_>, file: &str) -> Result<Option<KeyFile>, ConfigProblem> {
     let Some(value) = root.optional("fleet_key_file") else { return Ok(None) };
-    Ok(Some(KeyFile::new(value::path(&value, file)?, value.problem(""))))
+    Ok(Some(KeyFile::new(value::path(&value, file, "\"/etc/shunt/fleet.key\"")?, value.problem(""))))
 }
 
 /// The value of a key that may be left out.

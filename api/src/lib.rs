@@ -2,6 +2,7 @@
 //! the dataplane obeys ([`snapshot`]) and the way from one to the other ([`compile`]), what the daemons report ([`status`], [`counters`]) and the client
 //! for their Unix sockets ([`client`]). What the daemons do alike is behind the feature `daemon`. This crate never does packet work and never opens a NIC.
 
+pub mod address_pool;
 pub mod client;
 pub mod compile;
 pub mod config;

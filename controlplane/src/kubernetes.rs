@@ -9,4 +9,5 @@
 
 pub mod extract;
 pub mod facts;
+pub mod ipam;
 pub mod watch;

@@ -35,7 +35,7 @@ pub fn read<'d>(root: &Table<'d>) -> Result<Section<'d>, ConfigProblem> {
     Ok(read)
 }
 
-impl Section<'_> {
+impl<'d> Section<'d> {
     /// Refuses a service that asks of its backends what their modes cannot do.
     pub fn refuse_misfit(&self, listening: &Listening<'_>, pool: &PoolRead<'_>) -> Result<(), ConfigProblem> {
         refuse_targets(listening, pool)?;
@@ -88,7 +88,12 @@ impl Section<'_> {
         Ok(())
     }
 
-    /// Sources without a use.
+    /// Addresses that flows come from, with their places.
+    pub fn sources(&self) -> impl Iterator<Item = &(IpAddr, Value<'d>)> {
+        self.sources.iter()
+    }
+
+    /// Sources without a use. A cluster's Services may choose mode nat at any time.
     pub fn warning(&self, pools: &Pools<'_>) -> Option<ConfigProblem> {
         let list = self.list.as_ref().filter(|_| !pools.have_nat())?;
         Some(list.problem("nothing uses these addresses, because no backend is of mode nat"))

@@ -1,4 +1,5 @@
 use super::*;
+use crate::address_pool::{AddressPool, Selector};
 use crate::snapshot::{Protocol, Rings, XdpMode, ZeroCopy};
 
 const EXAMPLE: &str = include_str!("../../../deploy/config/shunt.toml");
@@ -77,6 +78,16 @@ ports = ["tcp/80:30080", "udp/80:30080", "tcp/81"]
 pool = "old"
 unlisted_ports = "drop"
 when_all_down = "refuse"
+[[kubernetes]]
+name = "berlin"
+kubeconfig = "kubeconfig"
+class = "internal-vip"
+default_class = true
+mode = "ipip"
+nat_ip_mode = "VIP"
+include_excluded_nodes = true
+lease = "kube-system/edge"
+pools = [{ name = "public", addresses = ["198.51.100.0/24", "2001:db8:1::1-2001:db8:1::9"], auto_assign = false, priority = 7, namespaces = "shop", namespace_selector = { stage = "live" }, service_selector = { team = "web" }, avoid_edges = false }]
 "#;
 
 const MINIMAL: &str = r#"
@@ -233,7 +244,8 @@ fn every_key_about_health_and_announcing_is_read_as_written() {
 fn the_example_tells_the_truth() {
     let as_is = Config::parse(EXAMPLE, "shunt.toml").unwrap();
     let shown = |line: &str| {
-        line.strip_prefix('#').filter(|rest| rest.starts_with(char::is_alphabetic)).map(str::to_owned)
+        let key_or_table = |rest: &&str| rest.starts_with(|c: char| c.is_alphabetic() || c == '[');
+        line.strip_prefix('#').filter(key_or_table).map(str::to_owned)
     };
     let uncommented: Vec<String> =
         EXAMPLE.lines().map(|line| shown(line).unwrap_or_else(|| line.into())).collect();
@@ -258,12 +270,11 @@ fn the_example_tells_the_truth() {
     assert_eq!(&without, kept);
     assert_eq!(Nic { queues: None, ..all.nics[0].clone() }, as_is.nics[0]);
     assert!(all.fleet_key_file.is_some() && all.tunnel.source_v4.is_some() && all.tunnel.source_v6.is_some());
-    assert_eq!(as_is.warnings, []);
-    let nothing_uses = "nothing uses these addresses, because no backend is of mode nat";
-    assert_eq!(
-        all.warnings.iter().map(|warning| warning.reason.as_str()).collect::<Vec<_>>(),
-        [nothing_uses]
-    );
+    let least = "kubernetes = { name = \"berlin\", kubeconfig = \"/etc/shunt/kubeconfig\" }";
+    let [least] = Config::parse(least, "f").unwrap().kubernetes.try_into().unwrap();
+    let without = Kubernetes { pools: vec![], ..all.kubernetes[0].clone() };
+    assert_eq!((without, all.kubernetes[0].pools.len(), as_is.kubernetes), (least, 1, vec![]));
+    assert_eq!((as_is.warnings, all.warnings), (vec![], vec![]));
 }
 
 /// Lines of comment that show a key in another form are right too, and together with the keys they name every
@@ -290,6 +301,20 @@ fn the_forms_that_the_example_tells_of_are_valid() {
     let [interval, election, key] = forms("l2 = ").try_into().expect("two more beside the key");
     assert_eq!(announce(interval), announce(key));
     assert_eq!(announce(election), announce("l2 = { priority = 100 }"));
+
+    let pool = |form: &str| {
+        let text = format!("[kubernetes]\nkubeconfig = \"k\"\n{form}");
+        Config::parse(&text, "f").unwrap().kubernetes[0].pools[0].clone()
+    };
+    let [every_key, least] = forms("pools = ").try_into().expect("every key, and the key itself");
+    let usual = AddressPool {
+        ranges: pool(least).ranges,
+        namespaces: vec![],
+        namespace_selector: Selector::new(),
+        service_selector: Selector::new(),
+        ..pool(every_key)
+    };
+    assert_eq!(usual, pool(least));
 }
 
 #[test]

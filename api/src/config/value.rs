@@ -246,10 +246,10 @@ pub fn is_prime(number: u32) -> bool {
 }
 
 /// A path; a relative one starts at the directory of the configuration file.
-pub fn path(value: &Value<'_>, file: &str) -> Result<PathBuf, ConfigProblem> {
-    let text = value.string("\"/etc/shunt/fleet.key\"")?;
+pub fn path(value: &Value<'_>, file: &str, example: &str) -> Result<PathBuf, ConfigProblem> {
+    let text = value.string(example)?;
     if text.is_empty() {
-        return Err(value.problem("the path is empty; write one such as \"/etc/shunt/fleet.key\""));
+        return Err(value.problem(format!("the path is empty; write one such as {example}")));
     }
     Ok(Path::new(file).parent().unwrap_or(Path::new("")).join(text))
 }

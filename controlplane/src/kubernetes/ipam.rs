@@ -1,0 +1,104 @@
+//! Who has which address. Decides for every Service of ours what it should have, always the same for the same
+//! circumstances, and so that whoever has an address keeps it. Never looks at a clock and never asks a cluster.
+//!
+//! The record is the Services' status, read when a Service is seen first; from then on [`Ipam`] knows better than a
+//! status that is still to be written. An `Ipam` therefore belongs to one term of leadership: the next begins with a
+//! new one. Nothing may be asked of it before all Services and all pools are known: what is not known is free.
+//!
+//! In each [`Ipam::assign`], the oldest Service first:
+//! 1. Everyone keeps what it has, unless no pool contains it any more, the Service no longer wants its family, or an
+//!    older Service has it that it cannot share with.
+//! 2. Requested addresses are given. One that cannot be leaves the Service with what it has.
+//! 3. Whoever lacks an address gets one from the pools that are for it. Whoever waits is tried again every time.
+
+mod book;
+mod given;
+mod pools;
+mod refusal;
+mod round;
+mod wish;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use shunt_api::address_pool::AddressPool;
+
+use self::pools::Pools;
+pub use self::refusal::{Reason, Refusal};
+use self::round::Round;
+use self::wish::Wish;
+use super::facts::{Facts, Service, ServiceKey};
+
+/// Annotation: the addresses that a Service wants, one of each family at most, with commas between.
+pub const ADDRESSES: &str = "shunt.dev/addresses";
+/// Annotation: the pool that a Service wants addresses of.
+pub const POOL: &str = "shunt.dev/pool";
+/// Annotation: Services where this is the same may share an address.
+pub const SHARE: &str = "shunt.dev/share";
+
+/// Remembers who was given what.
+#[derive(Debug, Default)]
+pub struct Ipam {
+    held: HashMap<ServiceKey, Held>,
+}
+
+/// What a Service was given.
+#[derive(Debug)]
+struct Held {
+    uid: String,
+    addresses: Vec<IpAddr>,
+}
+
+/// What a Service should have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    /// In the order of its families, one of each at most.
+    pub addresses: Vec<IpAddr>,
+    /// The pool of the first address.
+    pub pool: Option<String>,
+    /// What it asks for and does not have, for as long as it does not; with addresses as well as without.
+    pub problem: Option<Refusal>,
+    /// Why it had to leave an address, told only by the call in which it had to.
+    pub moved: Option<Refusal>,
+}
+
+impl Ipam {
+    /// Decides for the Services with these keys; others, and those no longer there, have nothing from now on.
+    pub fn assign<'k>(
+        &mut self,
+        pools: &[AddressPool],
+        facts: &Facts,
+        ours: impl IntoIterator<Item = &'k ServiceKey>,
+    ) -> BTreeMap<ServiceKey, Allocation> {
+        let pools = Pools::new(pools);
+        let ours: BTreeSet<&ServiceKey> = ours.into_iter().collect();
+        let known = ours.into_iter().filter_map(|key| facts.services.get_key_value(key));
+        let mut wishes: Vec<Wish<'_>> = known.map(|(key, service)| Wish::of(key, service, facts)).collect();
+        wishes.sort_by_key(|wish| (wish.service.created_s, wish.key));
+        let mut round = Round::new(&pools, &wishes);
+        for (who, wish) in wishes.iter().enumerate() {
+            match self.held.get(wish.key).filter(|held| held.uid == wish.service.uid) {
+                Some(held) => round.keep(who, &held.addresses),
+                None => round.keep(who, &recorded(wish.service)),
+            }
+        }
+        round.settle();
+        let allocations: Vec<Allocation> = round.finish();
+        let held = |(wish, allocation): (&Wish<'_>, &Allocation)| {
+            let held = Held { uid: wish.service.uid.clone(), addresses: allocation.addresses.clone() };
+            (wish.key.clone(), held)
+        };
+        self.held = wishes.iter().zip(&allocations).map(held).collect();
+        wishes.iter().map(|wish| wish.key.clone()).zip(allocations).collect()
+    }
+}
+
+/// The addresses in a Service's status.
+fn recorded(service: &Service) -> Vec<IpAddr> {
+    service.ingress.iter().filter_map(|ingress| ingress.ip).map(|address| address.to_canonical()).collect()
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

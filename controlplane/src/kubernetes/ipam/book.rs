@@ -1,0 +1,178 @@
+//! Which addresses are in use, by whom, and which is the next free one.
+//!
+//! Services share an address if their keys are the same and no port of theirs is: traffic policies, selectors and
+//! namespaces do not matter, because this box forwards by port and asks no node to have an address to itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use super::pools::Pools;
+use super::wish::Wish;
+use super::{Reason, Refusal, SHARE};
+use crate::kubernetes::facts::Family;
+
+/// Most addresses of the same key that are looked at for one to share: where thousands of Services have one key and
+/// the same port, looking at all of them would be a square.
+const PARTNERS_MAX: usize = 32;
+
+/// Numbers stand for pools and, in order of age, for Services.
+pub struct Book<'w> {
+    pools: &'w Pools<'w>,
+    wishes: &'w [Wish<'w>],
+    uses: HashMap<IpAddr, Use<'w>>,
+    /// Addresses in use by key.
+    partners: HashMap<&'w str, BTreeSet<IpAddr>>,
+    /// Addresses that were in use and no longer are: a cursor may be past them.
+    freed: BTreeSet<IpAddr>,
+    /// For each pool and family, the place before which everything is in use or was freed.
+    cursors: HashMap<(usize, Family), Cursor>,
+}
+
+/// The users of one address.
+#[derive(Default)]
+struct Use<'w> {
+    users: BTreeSet<usize>,
+    /// The key of all users, who otherwise are but one.
+    share: Option<&'w str>,
+    ports: BTreeMap<PortId<'w>, usize>,
+}
+
+type PortId<'w> = (&'w str, u16);
+
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    range: usize,
+    offset: u128,
+}
+
+/// Why an address cannot be used.
+pub struct Obstacle<'w> {
+    /// Who has it.
+    other: usize,
+    /// A port that both have, if they could share but for that.
+    port: Option<PortId<'w>>,
+}
+
+impl<'w> Book<'w> {
+    /// Nothing is in use.
+    pub fn new(pools: &'w Pools<'w>, wishes: &'w [Wish<'w>]) -> Self {
+        Self {
+            pools,
+            wishes,
+            uses: HashMap::with_capacity(wishes.len()),
+            partners: HashMap::new(),
+            freed: BTreeSet::new(),
+            cursors: HashMap::new(),
+        }
+    }
+
+    /// What keeps a Service from using an address.
+    pub fn obstacle(&self, address: IpAddr, who: usize) -> Option<Obstacle<'w>> {
+        let used = self.uses.get(&address)?;
+        let other = *used.users.iter().find(|user| **user != who)?;
+        if used.share.is_none() || used.share != self.wishes[who].share {
+            return Some(Obstacle { other, port: None });
+        }
+        let taken = |port| used.ports.get(&port).filter(|user| **user != who).map(|user| (port, *user));
+        ports(&self.wishes[who]).find_map(taken).map(|(port, other)| Obstacle { other, port: Some(port) })
+    }
+
+    /// A Service uses an address from now on; there must be no obstacle.
+    pub fn enter(&mut self, address: IpAddr, who: usize) {
+        let wish = &self.wishes[who];
+        let used = self.uses.entry(address).or_default();
+        used.users.insert(who);
+        used.share = wish.share;
+        used.ports.extend(ports(wish).map(|port| (port, who)));
+        if let Some(share) = wish.share {
+            self.partners.entry(share).or_default().insert(address);
+        }
+        self.freed.remove(&address);
+    }
+
+    /// A Service uses an address no longer.
+    pub fn leave(&mut self, address: IpAddr, who: usize) {
+        let Some(used) = self.uses.get_mut(&address) else { return };
+        used.users.remove(&who);
+        used.ports.retain(|_, user| *user != who);
+        if !used.users.is_empty() {
+            return;
+        }
+        self.uses.remove(&address);
+        if let Some(addresses) = self.wishes[who].share.and_then(|share| self.partners.get_mut(share)) {
+            addresses.remove(&address);
+        }
+        self.freed.insert(address);
+    }
+
+    /// Addresses that a Service could share with others of its key.
+    pub fn shareable(&self, who: usize) -> Vec<IpAddr> {
+        let Some(addresses) = self.wishes[who].share.and_then(|share| self.partners.get(share)) else {
+            return Vec::new();
+        };
+        let looked_at = addresses.iter().copied().take(PARTNERS_MAX);
+        looked_at.filter(|address| self.obstacle(*address, who).is_none()).collect()
+    }
+
+    /// An address of a pool that nobody uses.
+    pub fn free(&mut self, pool: usize, family: Family) -> Option<IpAddr> {
+        self.freed_in(pool, family).or_else(|| self.next(pool, family))
+    }
+
+    fn freed_in(&self, pool: usize, family: Family) -> Option<IpAddr> {
+        if self.freed.is_empty() {
+            return None;
+        }
+        let ranges = self.pools.ranges(pool, family).iter();
+        let mut freed = ranges.flat_map(|range| self.freed.range(range.first()..=range.last()));
+        freed.find(|address| self.pools.at(pool).gives(**address)).copied()
+    }
+
+    /// Moves a cursor on to the next address that nobody uses.
+    fn next(&mut self, pool: usize, family: Family) -> Option<IpAddr> {
+        let cursor = self.cursors.entry((pool, family)).or_default();
+        loop {
+            let range = self.pools.ranges(pool, family).get(cursor.range)?;
+            match range.nth(cursor.offset) {
+                None => *cursor = Cursor { range: cursor.range + 1, offset: 0 },
+                Some(address) if self.pools.at(pool).gives(address) && !self.uses.contains_key(&address) => {
+                    return Some(address);
+                }
+                Some(_) => cursor.offset += 1,
+            }
+        }
+    }
+
+    /// That a requested address is in use.
+    pub fn in_use(&self, address: IpAddr, obstacle: &Obstacle<'_>) -> Refusal {
+        let other = self.wishes[obstacle.other].key;
+        Reason::AddressInUse.because(match obstacle.port {
+            Some((protocol, port)) => format!(
+                "{other} has {protocol} port {port} of {address}; ask for another address, or change one of the ports"
+            ),
+            None => format!(
+                "{address} is in use by {other}; ask for another, or give both the same annotation {SHARE} if their \
+                 ports differ"
+            ),
+        })
+    }
+
+    /// That a Service had to leave an address to an older one.
+    pub fn lost(&self, address: IpAddr, obstacle: &Obstacle<'_>) -> Refusal {
+        let other = self.wishes[obstacle.other].key;
+        Reason::AddressInUse.because(match obstacle.port {
+            Some((protocol, port)) => {
+                format!(
+                    "{address} was left to {other}, which is older and has {protocol} port {port} of it too"
+                )
+            }
+            None => format!(
+                "{address} was left to {other}, which is older and does not share it with this Service"
+            ),
+        })
+    }
+}
+
+fn ports<'w>(wish: &Wish<'w>) -> impl Iterator<Item = PortId<'w>> {
+    wish.service.ports.iter().map(|port| (port.protocol_name.as_str(), port.port))
+}
