@@ -8,3 +8,4 @@
 //! ```
 
 pub mod facts;
+pub mod translate;
