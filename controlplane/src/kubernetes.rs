@@ -8,4 +8,5 @@
 //! ```
 
 pub mod facts;
+pub mod report;
 pub mod translate;

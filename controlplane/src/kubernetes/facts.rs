@@ -72,6 +72,8 @@ pub struct Service {
     pub ingress: Vec<Ingress>,
     /// `status.conditions` of ours, by type: status, reason and message.
     pub conditions: BTreeMap<String, (bool, String, String)>,
+    /// `lastTransitionTime` of those, by type, as written.
+    pub condition_times: BTreeMap<String, String>,
 }
 
 /// A family of addresses.
@@ -84,6 +86,7 @@ pub enum Family {
 }
 
 /// How many families a Service wants (KEP-563).
+#[allow(clippy::enum_variant_names, reason = "as the API calls them")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FamilyPolicy {
     /// The primary one.

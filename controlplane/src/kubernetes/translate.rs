@@ -214,11 +214,13 @@ fn add_family(
         translated.problems.push(no_nat_source(family));
         return;
     }
-    translated.problems.extend(ranges::unreachable(&common.service.source_ranges, family));
-    let (backends, problems) = nodes::backends(&common.candidates, family, mode, inputs.vips);
-    translated.problems.extend(
-        problems.into_iter().filter(|problem| !translated.problems.contains(problem)).collect::<Vec<_>>(),
-    );
+    let (backends, of_backends) = nodes::backends(&common.candidates, family, mode, inputs.vips);
+    for problem in ranges::unreachable(&common.service.source_ranges, family).into_iter().chain(of_backends) {
+        // Both families may have the same.
+        if !translated.problems.contains(&problem) {
+            translated.problems.push(problem);
+        }
+    }
     let suffix = if family == Family::V4 { "v4" } else { "v6" };
     let pool = Pool { name: format!("{}/{suffix}", common.pool.name), backends, ..common.pool.clone() };
     // The primary family never changes, so a Service keeps its name when it gets a second one.
@@ -247,7 +249,7 @@ fn ports(ports: &[Port], mode: Mode) -> (Vec<PortMapping>, Vec<PortError>) {
         match mapping(port, mode) {
             Ok(mapping) => mappings.push(mapping),
             Err(error) => {
-                errors.push(PortError { port: port.port, protocol: port.protocol_name.clone(), error })
+                errors.push(PortError { port: port.port, protocol: port.protocol_name.clone(), error });
             }
         }
     }
