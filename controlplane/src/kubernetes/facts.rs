@@ -150,6 +150,13 @@ pub struct Node {
     pub deleting: bool,
 }
 
+impl Service {
+    /// It has a TCP port, and so connections that end when they are moved to another node.
+    pub fn has_connections(&self) -> bool {
+        self.ports.iter().any(|port| port.protocol == Some(Protocol::Tcp))
+    }
+}
+
 impl Family {
     /// Of an address.
     pub fn of(address: IpAddr) -> Self {

@@ -13,7 +13,7 @@ pub mod wanted;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use shunt_api::config::{OnDown, WhenAllDown};
+use shunt_api::config::WhenAllDown;
 use shunt_api::snapshot::{Mode, PortMapping, Protocol, ServicePort, UnlistedPorts};
 
 use super::facts::{Facts, Family, Port, Service, ServiceKey};
@@ -88,7 +88,8 @@ impl Translated {
     }
 }
 
-/// Translates every Service that has addresses. Those that cannot have any ([`refusal`]) are not served.
+/// Translates every Service that has addresses: give it those that may be served
+/// ([`super::report::ownership::may_be_served`]). Those that cannot have any ([`refusal`]) are not served.
 pub fn translate(
     facts: &Facts,
     addresses: &Addresses,
@@ -170,7 +171,8 @@ fn common<'a>(
     let Inputs { facts, settings, key, service, .. } = *inputs;
     let (check, of_check) = health::check(service, mode);
     let (source_ranges, of_ranges) = ranges::source_ranges(&service.source_ranges);
-    problems.extend(of_check.into_iter().chain(of_ranges));
+    let (on_down, of_on_down) = health::on_down(service);
+    problems.extend(of_check.into_iter().chain(of_on_down).chain(of_ranges));
     let endpoints = facts.endpoints.get(key).map_or(&[][..], Vec::as_slice);
     let name = match &settings.cluster {
         Some(cluster) => format!("{cluster}/{key}"),
@@ -178,15 +180,7 @@ fn common<'a>(
     };
     Common {
         candidates: nodes::candidates(&facts.nodes, service, endpoints, settings.include_excluded_nodes),
-        pool: Pool {
-            name: name.clone(),
-            backends: Vec::new(),
-            check,
-            // A node whose pods are about to go, or that the autoscaler is about to remove, fails its check on purpose,
-            // and its flows must stay for as long as it forwards them.
-            on_down: OnDown::Keep,
-            slow_start: None,
-        },
+        pool: Pool { name: name.clone(), backends: Vec::new(), check, on_down, slow_start: None },
         service: wanted::Service {
             name,
             vips: Vec::new(),

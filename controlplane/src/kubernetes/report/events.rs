@@ -67,7 +67,7 @@ impl Told {
             after.push(normal("DeletedLoadBalancer", "Deleted load balancer"));
         }
         if matches!(phase, Phase::Refused | Phase::Programming | Phase::Serving) {
-            after.extend(self.problems(service, outcome));
+            after.extend(self.problems(service, phase, outcome));
         }
         if phase == Phase::Serving && !patching {
             after.extend(self.ensured(service, outcome, last.is_none()));
@@ -89,9 +89,11 @@ impl Told {
     }
 
     /// Those that were not there at the last look.
-    fn problems(&mut self, service: &Service, outcome: &Outcome<'_>) -> Vec<Event> {
+    fn problems(&mut self, service: &Service, phase: Phase, outcome: &Outcome<'_>) -> Vec<Event> {
         let of_address = translate::refusal(service).or_else(|| outcome.address_problem.cloned());
-        let translated = outcome.translated.map_or(&[][..], |translated| &translated.problems);
+        // Without an address, nothing else matters yet.
+        let translated = outcome.translated.filter(|_| phase != Phase::Refused);
+        let translated = translated.map_or(&[][..], |translated| &translated.problems);
         let current: BTreeSet<Problem> = of_address.iter().chain(translated).cloned().collect();
         let shown = std::mem::take(&mut self.shown);
         let known = |problem: &Problem| {

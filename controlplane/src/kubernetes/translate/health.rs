@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use shunt_api::config::{CHECK_COUNT, CHECK_INTERVAL, CHECK_TIMEOUT, Check, CheckKind, HttpCheck, Via};
+use shunt_api::config::{
+    CHECK_COUNT, CHECK_INTERVAL, CHECK_TIMEOUT, Check, CheckKind, HttpCheck, OnDown, Via,
+};
 use shunt_api::snapshot::{Mode, Protocol};
 
 use super::Problem;
@@ -24,6 +26,8 @@ pub const HEALTH_TIMEOUT: &str = "shunt.dev/health-timeout";
 pub const HEALTH_RISE: &str = "shunt.dev/health-rise";
 /// So many failures take it down.
 pub const HEALTH_FALL: &str = "shunt.dev/health-fall";
+/// What becomes of the flows of a node that goes down: `keep` or `rehash`.
+pub const ON_DOWN: &str = "shunt.dev/on-down";
 
 /// Where kube-proxy answers `/healthz`, unless `--healthz-bind-address` says otherwise.
 const KUBE_PROXY_HEALTHZ: u16 = 10_256;
@@ -61,6 +65,19 @@ pub fn check(service: &Service, mode: Mode) -> (Option<Check>, Vec<Problem>) {
         Check { kind, interval, timeout: timeout.min(interval), rise, fall, via }
     });
     (check, annotations.problems)
+}
+
+/// What becomes of the flows of a node that goes down, and what is wrong with the annotation.
+///
+/// A node whose pods are about to go, or that the autoscaler is about to remove, fails its check on purpose while its
+/// connections live on, so these stay. Datagrams to a node that is dead would be lost for as long as their client sends
+/// some, and lose little when they are moved.
+pub fn on_down(service: &Service) -> (OnDown, Vec<Problem>) {
+    let mut annotations = Annotations::of(service);
+    let usual = if service.has_connections() { OnDown::Keep } else { OnDown::Rehash };
+    let words = [("keep", OnDown::Keep), ("rehash", OnDown::Rehash)];
+    let on_down = annotations.one_of(ON_DOWN, &words, usual);
+    (on_down, annotations.problems)
 }
 
 fn has_tcp(service: &Service, mode: Mode) -> bool {
@@ -170,6 +187,25 @@ mod tests {
             assert_eq!(check, HEALTHZ, "{name} {value}");
             assert_eq!(problems.len(), 1, "{name} {value}: {problems:?}");
             assert!(problems[0].contains(name) && problems[0].contains("write"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn connections_stay_on_a_node_that_goes_down() {
+        for (protocol, value, expected) in [
+            (Protocol::Tcp, None, OnDown::Keep),
+            (Protocol::Udp, None, OnDown::Rehash),
+            (Protocol::Tcp, Some("rehash"), OnDown::Rehash),
+            (Protocol::Udp, Some("keep"), OnDown::Keep),
+            (Protocol::Tcp, Some("drop"), OnDown::Keep),
+        ] {
+            let annotations: Vec<_> = value.map(|value| (ON_DOWN, value)).into_iter().collect();
+            let (on_down, problems) = on_down(&service(false, protocol, &annotations));
+            assert_eq!(
+                (on_down, problems.len()),
+                (expected, usize::from(value == Some("drop"))),
+                "{value:?}"
+            );
         }
     }
 

@@ -27,7 +27,7 @@ pub enum Standing {
     Leaving,
     /// For `Local`: of its pods, only such answer as are about to go (KEP-1669).
     Terminating,
-    /// It must not have any: excluded, being deleted, or for `Local` without a pod that answers.
+    /// It must not have any: excluded, being deleted, or for `Local` with pods of which none answers.
     Draining,
 }
 
@@ -58,6 +58,9 @@ pub fn candidates<'a>(
     let candidate = |(name, node): (&'a String, &'a Node)| {
         let (of_pods, share) =
             if service.local { pods.get(name.as_str())?.standing() } else { (Standing::Active, 1) };
+        if of_pods == Standing::Draining && !service.has_connections() {
+            return None;
+        }
         let standing = of_pods.max(of_node(node, include_excluded));
         Some(Candidate { name, node, standing, share })
     };
@@ -195,7 +198,8 @@ impl Pods {
         by_node
     }
 
-    /// And the share that goes with it. A pod that does not answer may still have connections.
+    /// And the share that goes with it. A pod that does not answer may still have connections, which kube-proxy leaves
+    /// alone; datagrams it would drop, though another node may have a pod for them.
     fn standing(self) -> (Standing, u16) {
         let (standing, pods) = match (self.ready, self.terminating) {
             (0, 0) => (Standing::Draining, 0),

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use shunt_api::config::OnDown;
 
 use super::*;
 use crate::kubernetes::facts::{Endpoint, Node};

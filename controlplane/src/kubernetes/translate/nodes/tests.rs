@@ -1,4 +1,7 @@
+use shunt_api::snapshot::Protocol;
+
 use super::*;
+use crate::kubernetes::facts::Port;
 
 fn node(addresses: &[&str]) -> Node {
     Node { addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(), ..Node::default() }
@@ -27,11 +30,25 @@ fn endpoints(text: &str) -> Vec<Endpoint> {
     text.split_whitespace().map(endpoint).collect()
 }
 
+fn service(local: bool, protocol: Protocol) -> Service {
+    let port = Port {
+        name: String::new(),
+        protocol: Some(protocol),
+        protocol_name: protocol.to_string().to_uppercase(),
+        port: 80,
+        node_port: None,
+    };
+    Service { local, ports: vec![port], ..Service::default() }
+}
+
 /// Backends with their weights, such as `a=1 b=0`.
-fn weights(nodes: &BTreeMap<String, Node>, local: bool, pods: &str, mode: Mode) -> String {
-    let service = Service { local, ..Service::default() };
-    let candidates = candidates(nodes, &service, &endpoints(pods), false);
-    let (backends, _) = backends(&candidates, Family::V4, mode, &HashSet::new());
+fn weights(nodes: &BTreeMap<String, Node>, local: bool, pods: &str) -> String {
+    weights_of(nodes, &service(local, Protocol::Tcp), pods)
+}
+
+fn weights_of(nodes: &BTreeMap<String, Node>, service: &Service, pods: &str) -> String {
+    let candidates = candidates(nodes, service, &endpoints(pods), false);
+    let (backends, _) = backends(&candidates, Family::V4, Mode::Dr, &HashSet::new());
     let words: Vec<_> =
         backends.iter().map(|backend| format!("{}={}", backend.name, backend.weight)).collect();
     words.join(" ")
@@ -54,20 +71,27 @@ fn local_follows_the_pods() {
         // Of a node that nobody knows, or of none.
         ("a+ x+ +", "a=1"),
     ] {
-        assert_eq!(weights(&nodes(3), true, pods, Mode::Dr), expected, "{pods}");
+        assert_eq!(weights(&nodes(3), true, pods), expected, "{pods}");
+    }
+}
+
+#[test]
+fn datagrams_do_not_wait_for_a_pod_that_does_not_answer() {
+    for (pods, expected) in [("a+ b!", "a=1"), ("a! b~", ""), ("a+ b-", "a=1 b=0"), ("a- b!", "a=1")] {
+        assert_eq!(weights_of(&nodes(3), &service(true, Protocol::Udp), pods), expected, "{pods}");
     }
 }
 
 #[test]
 fn a_weight_is_limited() {
     let pods = "a+ ".repeat(1_500) + "b+";
-    assert_eq!(weights(&nodes(2), true, &pods, Mode::Dr), "a=1000 b=1");
+    assert_eq!(weights(&nodes(2), true, &pods), "a=1000 b=1");
 }
 
 #[test]
 fn otherwise_all_nodes_serve_whatever_the_pods() {
     for pods in ["", "a+", "a-", "a!", "+"] {
-        assert_eq!(weights(&nodes(3), false, pods, Mode::Dr), "a=1 b=1 c=1", "{pods}");
+        assert_eq!(weights(&nodes(3), false, pods), "a=1 b=1 c=1", "{pods}");
     }
 }
 
@@ -87,7 +111,7 @@ fn the_exclude_label_is_a_bool() {
         let mut nodes = nodes(2);
         nodes.get_mut("a").unwrap().exclude_label = value.map(String::from);
         for (local, pods) in [(false, ""), (true, "a+ b+")] {
-            assert_eq!(weights(&nodes, local, pods, Mode::Dr), expected, "{value:?} {local}");
+            assert_eq!(weights(&nodes, local, pods), expected, "{value:?} {local}");
         }
         let service = Service::default();
         let included = candidates(&nodes, &service, &[], true);
@@ -99,20 +123,20 @@ fn the_exclude_label_is_a_bool() {
 fn an_excluded_node_without_pods_is_no_backend_of_local() {
     let mut nodes = nodes(2);
     nodes.get_mut("a").unwrap().exclude_label = Some("true".into());
-    assert_eq!(weights(&nodes, true, "b+", Mode::Dr), "b=1");
+    assert_eq!(weights(&nodes, true, "b+"), "b=1");
 }
 
 #[test]
 fn a_leaving_node_drains_while_another_serves() {
     let mut nodes = nodes(2);
     nodes.get_mut("a").unwrap().leaving = true;
-    assert_eq!(weights(&nodes, false, "", Mode::Dr), "a=0 b=1");
-    assert_eq!(weights(&nodes, true, "a+ a+ b+", Mode::Dr), "a=0 b=1");
-    assert_eq!(weights(&nodes, true, "a+ a+ b-", Mode::Dr), "a=2 b=0", "a ready pod beats one about to go");
+    assert_eq!(weights(&nodes, false, ""), "a=0 b=1");
+    assert_eq!(weights(&nodes, true, "a+ a+ b+"), "a=0 b=1");
+    assert_eq!(weights(&nodes, true, "a+ a+ b-"), "a=2 b=0", "a ready pod beats one about to go");
     nodes.get_mut("b").unwrap().leaving = true;
-    assert_eq!(weights(&nodes, false, "", Mode::Dr), "a=1 b=1");
+    assert_eq!(weights(&nodes, false, ""), "a=1 b=1");
     nodes.get_mut("b").unwrap().deleting = true;
-    assert_eq!(weights(&nodes, false, "", Mode::Dr), "a=1 b=0");
+    assert_eq!(weights(&nodes, false, ""), "a=1 b=0");
 }
 
 #[test]
