@@ -216,7 +216,10 @@ fn add_family(
         }
     }
     let suffix = if family == Family::V4 { "v4" } else { "v6" };
-    let pool = Pool { name: format!("{}/{suffix}", common.pool.name), backends, ..common.pool.clone() };
+    let addresses = backends.iter().map(|backend| backend.address);
+    let check = common.pool.check.clone().map(|check| health::reachable(check, inputs.service, addresses));
+    let pool =
+        Pool { name: format!("{}/{suffix}", common.pool.name), backends, check, ..common.pool.clone() };
     // The primary family never changes, so a Service keeps its name when it gets a second one.
     let primary = inputs.service.families.first().is_none_or(|primary| *primary == family);
     let name = if primary { common.service.name.clone() } else { pool.name.clone() };

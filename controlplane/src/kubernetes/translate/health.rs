@@ -5,6 +5,7 @@
 //! or the autoscaler is about to remove the node (KEP-3836). Both are asked at the node's own address, and what many
 //! Services ask alike is asked once.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use shunt_api::config::{
@@ -14,7 +15,7 @@ use shunt_api::snapshot::{Mode, Protocol};
 
 use super::Problem;
 use super::annotations::Annotations;
-use crate::kubernetes::facts::Service;
+use crate::kubernetes::facts::{Family, Service};
 
 /// What is asked: `auto`, `tcp` or `none`.
 pub const HEALTH_CHECK: &str = "shunt.dev/health-check";
@@ -65,6 +66,17 @@ pub fn check(service: &Service, mode: Mode) -> (Option<Check>, Vec<Problem>) {
         Check { kind, interval, timeout: timeout.min(interval), rise, fall, via }
     });
     (check, annotations.problems)
+}
+
+/// The check of a pool with backends at some addresses. kube-proxy opens a `healthCheckNodePort` in the families of the
+/// Service only, and port 10256 in both; so a node that is reached by another family is asked there.
+pub fn reachable(check: Check, service: &Service, mut addresses: impl Iterator<Item = IpAddr>) -> Check {
+    let node_port = service.health_check_node_port.filter(|_| service.local);
+    let asks_node_port = node_port.is_some() && check.via == Via::Direct && check.kind.port() == node_port;
+    if asks_node_port && addresses.any(|address| !service.families.contains(&Family::of(address))) {
+        return Check { kind: CheckKind::Http(http(KUBE_PROXY_HEALTHZ, "/healthz")), ..check };
+    }
+    check
 }
 
 /// What becomes of the flows of a node that goes down, and what is wrong with the annotation.
@@ -158,6 +170,21 @@ mod tests {
             assert_eq!(said(&service, mode), (expected.into(), vec![]), "{is_local} {value} {mode}");
         }
         assert_eq!(said(&service(false, Protocol::Udp, &[]), Mode::Dr), (HEALTHZ.into(), vec![]));
+    }
+
+    #[test]
+    fn a_node_of_another_family_is_asked_where_it_answers() {
+        for (addresses, port) in [
+            (&["2001:db8::1"][..], 32_000),
+            (&["2001:db8::1", "10.0.0.1"], 10_256),
+            (&["10.0.0.1"], 10_256),
+            (&[], 32_000),
+        ] {
+            let service = Service { families: vec![Family::V6], ..service(true, Protocol::Tcp, &[]) };
+            let check = check(&service, Mode::Dr).0.unwrap();
+            let addresses = addresses.iter().map(|address| address.parse().unwrap());
+            assert_eq!(reachable(check, &service, addresses).kind.port(), Some(port));
+        }
     }
 
     #[test]
