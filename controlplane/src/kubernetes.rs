@@ -10,4 +10,6 @@
 pub mod extract;
 pub mod facts;
 pub mod ipam;
+pub mod report;
+pub mod translate;
 pub mod watch;

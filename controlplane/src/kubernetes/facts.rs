@@ -72,6 +72,8 @@ pub struct Service {
     pub ingress: Vec<Ingress>,
     /// `status.conditions` of ours, by type: status, reason and message.
     pub conditions: BTreeMap<String, (bool, String, String)>,
+    /// `lastTransitionTime` of those, by type, as written.
+    pub condition_times: BTreeMap<String, String>,
 }
 
 /// A family of addresses.
@@ -84,6 +86,7 @@ pub enum Family {
 }
 
 /// How many families a Service wants (KEP-563).
+#[allow(clippy::enum_variant_names, reason = "as the API calls them")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::enum_variant_names, reason = "the API's names")]
 pub enum FamilyPolicy {
@@ -146,6 +149,13 @@ pub struct Node {
     pub leaving: bool,
     /// It is being deleted.
     pub deleting: bool,
+}
+
+impl Service {
+    /// It has a TCP port, and so connections that end when they are moved to another node.
+    pub fn has_connections(&self) -> bool {
+        self.ports.iter().any(|port| port.protocol == Some(Protocol::Tcp))
+    }
 }
 
 impl Family {

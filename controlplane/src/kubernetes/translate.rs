@@ -1,0 +1,301 @@
+//! What the dataplane shall serve for a cluster: from its facts and the addresses of its Services. Pure.
+//!
+//! A Service becomes, for each family of its addresses, a pool of nodes and a service that uses it; mode `nat` cannot
+//! change the family, and the other modes are then treated alike. What cannot be done as the Service says is a
+//! [`Problem`] of it, or a [`PortError`] of one of its ports, and the rest is served.
+
+pub mod annotations;
+pub mod health;
+pub mod nodes;
+pub mod ranges;
+pub mod wanted;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
+
+use shunt_api::config::WhenAllDown;
+use shunt_api::snapshot::{Mode, PortMapping, Protocol, ServicePort, UnlistedPorts};
+
+use super::facts::{Facts, Family, Port, Service, ServiceKey};
+use annotations::Annotations;
+use wanted::{Pool, Wanted};
+
+/// How packets get to the nodes of a Service: `dr`, `ipip` or `nat`.
+pub const MODE: &str = "shunt.dev/mode";
+/// Reason of a problem that leaves a Service without nodes, as the cloud provider calls it.
+pub const UNAVAILABLE: &str = "UnAvailableLoadBalancer";
+
+/// What the configuration says of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Begins the names of its pools and services; for boxes that serve several clusters.
+    pub cluster: Option<String>,
+    /// The mode of Services that name none.
+    pub mode: Mode,
+    /// Nodes with the exclude label are backends too.
+    pub include_excluded_nodes: bool,
+    /// The families in which there is an address that flows of mode `nat` come from.
+    pub nat_families: BTreeSet<Family>,
+}
+
+/// The addresses of the Services that are ours, in the order of their families.
+pub type Addresses = BTreeMap<ServiceKey, Vec<IpAddr>>;
+
+/// What is wrong with a Service, for a human.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Problem {
+    /// One word in CamelCase.
+    pub reason: String,
+    /// What is wrong and what to do next.
+    pub message: String,
+}
+
+/// Why a port of a Service is not served; for `status.loadBalancer.ingress[].ports[].error`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortError {
+    /// What clients would use.
+    pub port: u16,
+    /// As the Service writes it.
+    pub protocol: String,
+    /// `shunt.dev/` and a word in CamelCase (KEP-1435).
+    pub error: &'static str,
+}
+
+/// What became of one Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Translated {
+    /// How packets get to its nodes.
+    pub mode: Mode,
+    /// Its pools and services; none if nothing of it can be served.
+    pub wanted: Wanted,
+    /// What is wrong with it; those of ports too.
+    pub problems: Vec<Problem>,
+    /// Its ports that are not served.
+    pub port_errors: Vec<PortError>,
+}
+
+impl Problem {
+    /// See its fields.
+    pub fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into() }
+    }
+}
+
+impl Translated {
+    /// The addresses that the dataplane shall serve.
+    pub fn vips(&self) -> Vec<IpAddr> {
+        self.wanted.services.iter().flat_map(|service| service.vips.iter().copied()).collect()
+    }
+}
+
+/// Translates every Service that has addresses: give it those that may be served
+/// ([`super::report::ownership::may_be_served`]). Those that cannot have any ([`refusal`]) are not served.
+pub fn translate(
+    facts: &Facts,
+    addresses: &Addresses,
+    settings: &Settings,
+) -> BTreeMap<ServiceKey, Translated> {
+    let vips: HashSet<IpAddr> = addresses.values().flatten().copied().collect();
+    let unavailable = nodes::unavailable(&facts.nodes, settings.include_excluded_nodes);
+    let one = |(key, addresses): (&ServiceKey, &Vec<IpAddr>)| {
+        let service = facts.services.get(key)?;
+        let mut translated = one(&Inputs { facts, settings, vips: &vips, key, service }, addresses);
+        translated.problems.extend(unavailable.clone());
+        Some((key.clone(), translated))
+    };
+    addresses.iter().filter_map(one).collect()
+}
+
+/// All that shall be served.
+pub fn merged<'a>(translated: impl IntoIterator<Item = &'a Translated>) -> Wanted {
+    let mut merged = Wanted::default();
+    translated.into_iter().for_each(|translated| merged.append(&translated.wanted));
+    merged
+}
+
+/// Why a Service that is ours cannot have an address at all.
+pub fn refusal(service: &Service) -> Option<Problem> {
+    let message = "clusterIP is None, and for such a Service kube-proxy forwards nothing; leave clusterIP out, or use \
+                   type ClusterIP";
+    service.headless.then(|| Problem::new("HeadlessService", message))
+}
+
+/// Everything one Service is translated by.
+struct Inputs<'a> {
+    facts: &'a Facts,
+    settings: &'a Settings,
+    /// Of all Services.
+    vips: &'a HashSet<IpAddr>,
+    key: &'a ServiceKey,
+    service: &'a Service,
+}
+
+/// What the families of a Service have in common.
+struct Common<'a> {
+    candidates: Vec<nodes::Candidate<'a>>,
+    ports: Vec<PortMapping>,
+    pool: Pool,
+    service: wanted::Service,
+}
+
+fn one(inputs: &Inputs<'_>, addresses: &[IpAddr]) -> Translated {
+    let service = inputs.service;
+    if let Some(problem) = refusal(service) {
+        return Translated { mode: inputs.settings.mode, problems: vec![problem], ..Translated::default() };
+    }
+    let mut annotations = Annotations::of(service);
+    let words = [("dr", Mode::Dr), ("ipip", Mode::Ipip), ("nat", Mode::Nat)];
+    let mode = annotations.one_of(MODE, &words, inputs.settings.mode);
+    let (ports, port_errors) = ports(&service.ports, mode);
+    let mut translated =
+        Translated { mode, problems: annotations.problems, port_errors, ..Translated::default() };
+    translated.problems.extend(translated.port_errors.iter().map(PortError::problem));
+    let common = common(inputs, mode, ports, &mut translated.problems);
+    if common.ports.is_empty() {
+        return translated;
+    }
+    for family in families(addresses) {
+        let vips: Vec<_> =
+            addresses.iter().copied().filter(|address| Family::of(*address) == family).collect();
+        add_family(inputs, &common, family, vips, &mut translated);
+    }
+    translated
+}
+
+fn common<'a>(
+    inputs: &Inputs<'a>,
+    mode: Mode,
+    ports: Vec<PortMapping>,
+    problems: &mut Vec<Problem>,
+) -> Common<'a> {
+    let Inputs { facts, settings, key, service, .. } = *inputs;
+    let (check, of_check) = health::check(service, mode);
+    let (source_ranges, of_ranges) = ranges::source_ranges(&service.source_ranges);
+    let (on_down, of_on_down) = health::on_down(service);
+    problems.extend(of_check.into_iter().chain(of_on_down).chain(of_ranges));
+    let endpoints = facts.endpoints.get(key).map_or(&[][..], Vec::as_slice);
+    let name = match &settings.cluster {
+        Some(cluster) => format!("{cluster}/{key}"),
+        None => key.to_string(),
+    };
+    Common {
+        candidates: nodes::candidates(&facts.nodes, service, endpoints, settings.include_excluded_nodes),
+        pool: Pool { name: name.clone(), backends: Vec::new(), check, on_down, slow_start: None },
+        service: wanted::Service {
+            name,
+            vips: Vec::new(),
+            ports: ports.clone(),
+            pool: 0,
+            source_ranges,
+            client_ip_affinity_s: service.affinity_s,
+            unlisted_ports: UnlistedPorts::default(),
+            when_all_down: WhenAllDown::default(),
+        },
+        ports,
+    }
+}
+
+/// Adds the pool and the service of one family.
+fn add_family(
+    inputs: &Inputs<'_>,
+    common: &Common<'_>,
+    family: Family,
+    vips: Vec<IpAddr>,
+    translated: &mut Translated,
+) {
+    let mode = translated.mode;
+    if mode == Mode::Nat && !inputs.settings.nat_families.contains(&family) {
+        translated.problems.push(no_nat_source(family));
+        return;
+    }
+    let (backends, of_backends) = nodes::backends(&common.candidates, family, mode, inputs.vips);
+    for problem in ranges::unreachable(&common.service.source_ranges, family).into_iter().chain(of_backends) {
+        // Both families may have the same.
+        if !translated.problems.contains(&problem) {
+            translated.problems.push(problem);
+        }
+    }
+    let suffix = if family == Family::V4 { "v4" } else { "v6" };
+    let addresses = backends.iter().map(|backend| backend.address);
+    let check = common.pool.check.clone().map(|check| health::reachable(check, inputs.service, addresses));
+    let pool =
+        Pool { name: format!("{}/{suffix}", common.pool.name), backends, check, ..common.pool.clone() };
+    // The primary family never changes, so a Service keeps its name when it gets a second one.
+    let primary = inputs.service.families.first().is_none_or(|primary| *primary == family);
+    let name = if primary { common.service.name.clone() } else { pool.name.clone() };
+    let wanted = &mut translated.wanted;
+    wanted.services.push(wanted::Service { name, vips, pool: wanted.pools.len(), ..common.service.clone() });
+    wanted.pools.push(pool);
+}
+
+/// The families of addresses, in their order.
+fn families(addresses: &[IpAddr]) -> Vec<Family> {
+    let mut families = Vec::new();
+    for family in addresses.iter().map(|address| Family::of(*address)) {
+        if !families.contains(&family) {
+            families.push(family);
+        }
+    }
+    families
+}
+
+/// The ports that can be served in a mode, and why the others cannot.
+fn ports(ports: &[Port], mode: Mode) -> (Vec<PortMapping>, Vec<PortError>) {
+    let (mut mappings, mut errors) = (Vec::new(), Vec::new());
+    for port in ports {
+        match mapping(port, mode) {
+            Ok(mapping) => mappings.push(mapping),
+            Err(error) => {
+                errors.push(PortError { port: port.port, protocol: port.protocol_name.clone(), error });
+            }
+        }
+    }
+    (mappings, errors)
+}
+
+/// `dr` and `ipip` deliver packets as they are, to the VIP and the port that the client used; `nat` delivers them to
+/// the node port.
+fn mapping(port: &Port, mode: Mode) -> Result<PortMapping, &'static str> {
+    let protocol: Protocol = port.protocol.ok_or(PROTOCOL_NOT_SUPPORTED)?;
+    let target = match mode {
+        Mode::Dr | Mode::Ipip => None,
+        Mode::Nat => Some(port.node_port.ok_or(NO_NODE_PORT)?),
+    };
+    Ok(PortMapping { port: ServicePort { protocol, port: port.port }, target })
+}
+
+const PROTOCOL_NOT_SUPPORTED: &str = "shunt.dev/ProtocolNotSupported";
+const NO_NODE_PORT: &str = "shunt.dev/NoNodePort";
+
+impl PortError {
+    fn problem(&self) -> Problem {
+        let Self { port, protocol, error } = self;
+        let (reason, why) = match *error {
+            NO_NODE_PORT => (
+                "NoNodePort",
+                "mode nat needs a node port; set allocateLoadBalancerNodePorts: true, or use mode dr or ipip",
+            ),
+            _ => ("ProtocolNotSupported", "only TCP and UDP are served; remove the port"),
+        };
+        Problem::new(reason, format!("port {port}/{protocol} is not served: {why}"))
+    }
+}
+
+fn no_nat_source(family: Family) -> Problem {
+    let word = name_family(family);
+    let message = format!(
+        "mode nat needs an {word} address for flows to come from; add one to sources in [nat] of Shunt's \
+         configuration, or use mode dr or ipip"
+    );
+    Problem::new("NoNatSource", message)
+}
+
+fn name_family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+#[cfg(test)]
+mod tests;
