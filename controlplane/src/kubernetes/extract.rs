@@ -8,9 +8,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use shunt_api::snapshot::Protocol;
 
 use super::facts::{Endpoint, Facts, Family, FamilyPolicy, Ingress, Labels, Node, Port, Service, ServiceKey};
+use super::report::ownership::FINALIZER;
 
-/// Of whoever cleans up behind a load balancer (KEP-980).
-pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 /// The prefix of our own conditions.
 pub const OWN_CONDITIONS: &str = "shunt.dev/";
 /// Keeps a node from taking traffic of load balancers.
@@ -77,6 +76,7 @@ fn service(object: &core::Service) -> (ServiceKey, Service) {
         has_finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
         ingress: object.status.iter().flat_map(ingress).collect(),
         conditions: object.status.iter().flat_map(conditions).collect(),
+        condition_times: object.status.iter().flat_map(condition_times).collect(),
         annotations,
     };
     (key, service)
@@ -148,6 +148,13 @@ fn conditions(status: &core::ServiceStatus) -> BTreeMap<String, (bool, String, S
         (condition.type_.clone(), told)
     })
     .collect()
+}
+
+/// Those of the same conditions.
+fn condition_times(status: &core::ServiceStatus) -> BTreeMap<String, String> {
+    let own =
+        status.conditions.iter().flatten().filter(|condition| condition.type_.starts_with(OWN_CONDITIONS));
+    own.map(|condition| (condition.type_.clone(), condition.last_transition_time.0.to_string())).collect()
 }
 
 /// By Service; a pod that stands in several slices counts once.

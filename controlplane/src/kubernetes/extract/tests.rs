@@ -84,6 +84,7 @@ fn a_service_with_everything() {
             Ingress { ip: None, ip_mode: None, ports: vec![] },
         ],
         conditions: [("shunt.dev/Programmed".into(), (true, "R".into(), "m".into()))].into(),
+        condition_times: [("shunt.dev/Programmed".into(), "2026-01-31T12:00:00Z".into())].into(),
         ..Service::default()
     };
     assert_eq!(service, expected);
