@@ -11,6 +11,7 @@ mod announce;
 mod check;
 mod consistency;
 mod document;
+mod extend;
 mod key_file;
 mod kubernetes;
 mod machine;
@@ -29,6 +30,7 @@ use std::time::Duration;
 pub use announce::{Announce, AnnounceL2, AnnounceRoutes, Election, OnStop};
 pub use check::{Check, CheckKind, Checked, HttpCheck, OnDown, Target, Targets, Tls, Via, WhenAllDown};
 use document::{Source, Table, Value};
+pub use extend::LeftOut;
 use ipnet::IpNet;
 pub use key_file::{KeyFile, read_fleet_key};
 pub use kubernetes::{IpMode, Kubernetes, Lease};
@@ -151,7 +153,6 @@ pub struct Config {
 
 /// A named set of backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Pool {
     /// Unique among pools.
     pub name: String,
@@ -166,8 +167,7 @@ pub struct Pool {
 }
 
 /// One backend of a pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backend {
     /// Unique in its pool.
     pub name: String,
@@ -181,7 +181,6 @@ pub struct Backend {
 
 /// What clients can reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Service {
     /// Unique among services.
     pub name: String,

@@ -1,0 +1,148 @@
+//! Pools and services from elsewhere, such as a cluster, beside those of the file. What contradicts the file, or what
+//! came before it, is left out with the reason, and all else is served: nobody can mend a cluster by editing a file.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use super::{Config, POOLS_MAX, PROBES_MAX, Pool, SERVICES_MAX, Service};
+use crate::snapshot::{Mode, ServicePort};
+
+/// A service that is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its name.
+    pub service: String,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+/// What is taken already, and by whom.
+struct Taken<'c> {
+    /// Names of services by what clients can reach.
+    endpoints: HashMap<(IpAddr, ServicePort), String>,
+    services: HashSet<String>,
+    backends: HashSet<IpAddr>,
+    vips: HashSet<IpAddr>,
+    config: &'c Config,
+}
+
+impl Config {
+    /// With these services and the pools that they point at, by index. Pools of services that are left out stay away.
+    ///
+    /// The result is valid as one that was parsed is, but that an added pool may have more backends than its Maglev
+    /// table has slots.
+    pub fn extended(&self, pools: &[Pool], services: &[Service]) -> (Self, Vec<LeftOut>) {
+        let mut extended = self.clone();
+        let mut left_out = Vec::new();
+        let mut taken = Taken::by(self);
+        // Where the pools that are used went.
+        let mut places: HashMap<usize, usize> = HashMap::new();
+        for service in services {
+            let pool = &pools[service.pool];
+            let new_pool = usize::from(!places.contains_key(&service.pool));
+            let full = extended.services.len() == SERVICES_MAX || extended.pools.len() + new_pool > POOLS_MAX;
+            let obstacle = if full {
+                Some(format!(
+                    "there is room for {SERVICES_MAX} services and {POOLS_MAX} pools; let another box serve it"
+                ))
+            } else {
+                taken.obstacle(service, pool)
+            };
+            if let Some(reason) = obstacle {
+                left_out.push(LeftOut { service: service.name.clone(), reason });
+                continue;
+            }
+            taken.take(service, pool);
+            let place = *places.entry(service.pool).or_insert_with(|| {
+                extended.pools.push(pool.clone());
+                extended.pools.len() - 1
+            });
+            extended.services.push(Service { pool: place, ..service.clone() });
+        }
+        extended.limit_probes(self.pools.len(), &mut left_out);
+        (extended, left_out)
+    }
+
+    /// Takes the checks of pools from `first` on away if there are more probes than a box makes.
+    fn limit_probes(&mut self, first: usize, left_out: &mut Vec<LeftOut>) {
+        if self.targets().targets.len() <= PROBES_MAX {
+            return;
+        }
+        for pool in &mut self.pools[first..] {
+            if pool.check.take().is_some() {
+                let reason =
+                    format!("its backends are not checked: there would be more than {PROBES_MAX} probes");
+                left_out.push(LeftOut { service: pool.name.clone(), reason });
+            }
+        }
+    }
+}
+
+impl<'c> Taken<'c> {
+    fn by(config: &'c Config) -> Self {
+        let mut taken = Self {
+            endpoints: HashMap::new(),
+            services: HashSet::new(),
+            backends: HashSet::new(),
+            vips: HashSet::new(),
+            config,
+        };
+        // Backends of pools that nobody uses are no VIPs either.
+        for pool in &config.pools {
+            taken.backends.extend(pool.backends.iter().map(|backend| backend.address));
+        }
+        for service in &config.services {
+            taken.take(service, &config.pools[service.pool]);
+        }
+        taken
+    }
+
+    fn take(&mut self, service: &Service, pool: &Pool) {
+        self.services.insert(service.name.clone());
+        self.vips.extend(&service.vips);
+        self.backends.extend(pool.backends.iter().map(|backend| backend.address));
+        for vip in &service.vips {
+            for mapping in &service.ports {
+                self.endpoints.insert((*vip, mapping.port), service.name.clone());
+            }
+        }
+    }
+
+    fn obstacle(&self, service: &Service, pool: &Pool) -> Option<String> {
+        if self.services.contains(&service.name) {
+            return Some("there is another service of this name".into());
+        }
+        let sources = &self.config.nat.sources;
+        for vip in &service.vips {
+            if self.backends.contains(vip) || sources.contains(vip) {
+                return Some(format!(
+                    "{vip} is a backend or a NAT source; take it out of the pools of addresses"
+                ));
+            }
+            let ports = service.ports.iter();
+            let other = ports
+                .filter_map(|mapping| Some((mapping, self.endpoints.get(&(*vip, mapping.port))?)))
+                .next();
+            if let Some((mapping, other)) = other {
+                return Some(format!("{vip} {} is served for {other} already", mapping.port));
+            }
+        }
+        for backend in &pool.backends {
+            let address = backend.address;
+            if self.vips.contains(&address) || service.vips.contains(&address) || sources.contains(&address) {
+                return Some(format!(
+                    "backend {} has {address}, which is a VIP or a NAT source",
+                    backend.name
+                ));
+            }
+            let translated = backend.mode == Mode::Nat;
+            if translated && !sources.iter().any(|source| source.is_ipv4() == address.is_ipv4()) {
+                return Some("its mode is nat, and nat.sources has no address of its family; add one".into());
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;
