@@ -85,6 +85,7 @@ pub enum Family {
 
 /// How many families a Service wants (KEP-563).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "the API's own names")]
 pub enum FamilyPolicy {
     /// The primary one.
     #[default]
