@@ -1,5 +1,4 @@
 use super::*;
-use crate::address_pool::{AddressPool, Selector};
 use crate::snapshot::{Protocol, Rings, XdpMode, ZeroCopy};
 
 const EXAMPLE: &str = include_str!("../../../deploy/config/shunt.toml");
@@ -306,15 +305,9 @@ fn the_forms_that_the_example_tells_of_are_valid() {
         let text = format!("[kubernetes]\nkubeconfig = \"k\"\n{form}");
         Config::parse(&text, "f").unwrap().kubernetes[0].pools[0].clone()
     };
-    let [every_key, least] = forms("pools = ").try_into().expect("every key, and the key itself");
-    let usual = AddressPool {
-        ranges: pool(least).ranges,
-        namespaces: vec![],
-        namespace_selector: Selector::new(),
-        service_selector: Selector::new(),
-        ..pool(every_key)
-    };
-    assert_eq!(usual, pool(least));
+    let [with_defaults, forms @ .., key] = &forms("pools = ")[..] else { panic!("several, and the key") };
+    assert_eq!(pool(with_defaults), pool(key));
+    assert!(forms.len() == 3 && forms.iter().all(|form| pool(form).is_restricted()));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! circumstances, and so that whoever has an address keeps it. Never looks at a clock and never asks a cluster.
 //!
 //! The record is the Services' status, read when a Service is seen first; from then on [`Ipam`] knows better than a
-//! status that is still to be written. An `Ipam` therefore belongs to one term of leadership: the next begins with a
-//! new one. Nothing may be asked of it before all Services and all pools are known: what is not known is free.
+//! status that is still to be written. An `Ipam` therefore belongs to one cluster and one term of leadership: the next
+//! term begins with a new one. Nothing may be asked of it before all Services and all pools are known: what is not
+//! known is free.
 //!
 //! In each [`Ipam::assign`], the oldest Service first:
 //! 1. Everyone keeps what it has, unless no pool contains it any more, the Service no longer wants its family, or an

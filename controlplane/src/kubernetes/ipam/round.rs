@@ -19,6 +19,8 @@ pub struct Round<'w> {
     moved: Vec<Option<Refusal>>,
     /// An address was left since the last look.
     left: bool,
+    /// Somebody was given something since the last look.
+    changed: bool,
 }
 
 /// Where a Service may get addresses from.
@@ -40,6 +42,7 @@ impl<'w> Round<'w> {
             problems: vec![None; wishes.len()],
             moved: vec![None; wishes.len()],
             left: false,
+            changed: false,
         }
     }
 
@@ -74,11 +77,11 @@ impl<'w> Round<'w> {
         let mut open: Vec<usize> = (0..self.wishes.len()).filter(alive).collect();
         let asks = |who: &usize| !matches!(&self.wishes[*who].request, Ok(request) if request.is_empty());
         let mut asking: Vec<usize> = open.iter().copied().filter(asks).collect();
-        loop {
+        // The last time nothing changes, so that every problem is told as things are in the end.
+        self.changed = true;
+        while std::mem::take(&mut self.changed) {
             while self.pass(&mut asking, Self::grant) {}
-            if !self.pass(&mut open, Self::fill) {
-                break;
-            }
+            self.pass(&mut open, Self::fill);
         }
     }
 
@@ -280,6 +283,7 @@ impl<'w> Round<'w> {
             if old.of(family) == new.of(family) {
                 continue;
             }
+            self.changed = true;
             if let Some(address) = old.of(family) {
                 self.book.leave(address, who);
                 self.left = true;

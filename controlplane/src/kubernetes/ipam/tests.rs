@@ -250,8 +250,8 @@ fn pools_are_tried_restricted_ones_first_then_by_priority_then_by_name() {
         (vec![at("b", 8), at("a", 7)], "a"),
         (vec![at("a", 7), general(1)], "general"),
         (vec![general(9), web.clone()], "web"),
-        (vec![web.clone(), here.clone()], "here"),
-        (vec![live.clone(), general(9)], "live"),
+        (vec![web, here], "here"),
+        (vec![live, general(9)], "live"),
         (vec![elsewhere.clone(), spare.clone(), general(0)], "general"),
     ];
     for (pools, expected) in cases {

@@ -56,14 +56,13 @@ fn annotation<'f>(service: &'f Service, name: &str) -> Option<&'f str> {
 }
 
 fn request(service: &Service) -> Result<Vec<IpAddr>, Refusal> {
-    let place = format!("annotation {ADDRESSES}");
-    let listed = annotation(service, ADDRESSES).map(|text| addresses(text, &place)).transpose()?;
+    let listed = annotation(service, ADDRESSES).map(addresses).transpose()?;
     let field = service.requested_ip.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let single = field.map(|text| address(text, "spec.loadBalancerIP")).transpose()?;
     match (listed, single) {
         (Some(listed), Some(single)) if !listed.contains(&single) => {
             Err(Reason::InvalidRequest.because(format!(
-                "spec.loadBalancerIP is {single}, but {place} is {}; remove one of the two",
+                "spec.loadBalancerIP is {single}, but annotation {ADDRESSES} is {}; remove one of the two",
                 words(&listed)
             )))
         }
@@ -72,10 +71,11 @@ fn request(service: &Service) -> Result<Vec<IpAddr>, Refusal> {
     }
 }
 
-fn addresses(text: &str, place: &str) -> Result<Vec<IpAddr>, Refusal> {
+fn addresses(text: &str) -> Result<Vec<IpAddr>, Refusal> {
+    let place = format!("annotation {ADDRESSES}");
     let mut addresses: Vec<IpAddr> = Vec::new();
     for part in text.split(',') {
-        let address = address(part.trim(), place)?;
+        let address = address(part.trim(), &place)?;
         let same_family = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4();
         if let Some(other) = addresses.iter().find(same_family) {
             return Err(Reason::InvalidRequest.because(format!(

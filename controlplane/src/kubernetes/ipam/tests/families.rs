@@ -14,8 +14,8 @@ fn world(pools: &[(&str, &[&str])], families: [Family; 2], policy: FamilyPolicy)
 
 #[test]
 fn families_are_given_as_the_policy_says() {
-    let (v4, v6): ((&str, &[&str]), (&str, &[&str])) =
-        (("p4", &["198.51.100.0/24"]), ("p6", &["2001:db8::/64"]));
+    let v4: (&str, &[&str]) = ("p4", &["198.51.100.0/24"]);
+    let v6: (&str, &[&str]) = ("p6", &["2001:db8::/64"]);
     let dual: (&str, &[&str]) = ("zdual", &["2001:db8:1::/64", "203.0.113.0/24"]);
     let [forth, back] = [BOTH, [Family::V6, Family::V4]];
     let cases: [(&[_], _, _, &[&str]); 14] = [

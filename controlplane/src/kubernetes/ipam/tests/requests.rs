@@ -22,108 +22,82 @@ fn a_requested_address_is_given() {
     }
 }
 
+/// The problem of a second Service that asks for this, and so has no address at all.
+fn refused(annotation: &str, field: Option<&str>, pool: &str) -> String {
+    let mut world = two_pools();
+    world.add("first");
+    world.assign();
+    world.add("a").requested_ip = field.map(str::to_owned);
+    world.annotate("a", ADDRESSES, annotation);
+    world.annotate("a", POOL, pool);
+    assert_eq!(world.addresses(), "a= first=198.51.100.1", "no other address instead");
+    world.problem("a")
+}
+
 #[test]
-fn what_cannot_be_given_is_refused_with_the_reason() {
-    let place = "annotation shunt.dev/addresses";
+fn what_cannot_be_meant_is_refused() {
     let cases = [
         (
             "198.51.100.7",
             Some("198.51.100.8"),
-            "",
-            format!(
-                "InvalidRequest: spec.loadBalancerIP is 198.51.100.8, but {place} is 198.51.100.7; remove one of the \
-                 two"
-            ),
+            "spec.loadBalancerIP is 198.51.100.8, but annotation shunt.dev/addresses is 198.51.100.7; remove one of \
+             the two",
         ),
-        ("web", None, "", format!("InvalidRequest: {place}: `web` is not an IP address; write one of a pool's")),
+        ("web", None, "annotation shunt.dev/addresses: `web` is not an IP address; write one of a pool's"),
         (
             "",
             Some("198.51.100.07"),
-            "",
-            "InvalidRequest: spec.loadBalancerIP: `198.51.100.07` is not an IP address; write one of a pool's".into(),
+            "spec.loadBalancerIP: `198.51.100.07` is not an IP address; write one of a pool's",
         ),
         (
             "198.51.100.7,198.51.100.8",
             None,
-            "",
-            format!(
-                "InvalidRequest: {place} has two addresses of one family, 198.51.100.7 and 198.51.100.8; write one of \
-                 each at most"
-            ),
+            "annotation shunt.dev/addresses has two addresses of one family, 198.51.100.7 and 198.51.100.8; write one \
+             of each at most",
         ),
+    ];
+    for (annotation, field, expected) in cases {
+        assert_eq!(refused(annotation, field, ""), format!("InvalidRequest: {expected}"));
+    }
+}
+
+#[test]
+fn an_address_that_cannot_be_given_is_refused_with_the_reason() {
+    let not_allowed = "PoolNotAllowed: pool `shop` is for other namespaces or Services, by its namespaces and \
+                       selectors; ask for another";
+    let cases = [
         (
             "2001:db8::7",
-            None,
-            "",
             "WrongFamily: 2001:db8::7 was asked for, but the Service is not IPv6; ask for an address of a family it \
-             has, or change spec.ipFamilyPolicy"
-                .into(),
+             has, or change spec.ipFamilyPolicy",
         ),
-        (
-            "10.0.0.1",
-            None,
-            "",
-            "AddressNotInPool: 10.0.0.1 is in no pool; ask for one of `shop`, `public`, `spare`".into(),
-        ),
-        (
-            "198.51.100.7",
-            None,
-            "spare",
-            "AddressNotInPool: 198.51.100.7 is not in pool `spare`, which annotation shunt.dev/pool names; change one \
-             of the two"
-                .into(),
-        ),
-        (
-            "203.0.113.7",
-            None,
-            "",
-            "PoolNotAllowed: pool `shop` is for other namespaces or Services, by its namespaces and selectors; ask \
-             for another"
-                .into(),
-        ),
+        ("10.0.0.1", "AddressNotInPool: 10.0.0.1 is in no pool; ask for one of `shop`, `public`, `spare`"),
+        ("203.0.113.7", not_allowed),
         (
             "198.51.100.255",
-            None,
-            "",
             "AddressAvoided: 198.51.100.255 ends in .0 or .255, which pool `public` does not give; ask for another, \
-             or give the pool avoid_edges = false"
-                .into(),
+             or give the pool avoid_edges = false",
         ),
         (
             "198.51.100.1",
-            None,
-            "",
             "AddressInUse: 198.51.100.1 is in use by default/first; ask for another, or give both the same annotation \
-             shunt.dev/share if their ports differ"
-                .into(),
-        ),
-        (
-            "",
-            None,
-            "shop",
-            "PoolNotAllowed: pool `shop` is for other namespaces or Services, by its namespaces and selectors; ask \
-             for another"
-                .into(),
-        ),
-        (
-            "",
-            None,
-            "none",
-            "UnknownPool: there is no pool `none`, which annotation shunt.dev/pool names; there are `shop`, `public`, \
-             `spare`"
-                .into(),
+             shunt.dev/share if their ports differ",
         ),
     ];
-    for (annotation, field, pool, expected) in cases {
-        let mut world = two_pools();
-        world.add("first");
-        world.assign();
-        world.add("a").requested_ip = field.map(str::to_owned);
-        world.annotate("a", ADDRESSES, annotation);
-        world.annotate("a", POOL, pool);
-        assert_eq!(world.problem("a"), expected);
-        assert_eq!(world.addresses(), "a= first=198.51.100.1", "no other address instead");
+    for (address, expected) in cases {
+        assert_eq!(refused(address, None, ""), expected);
+        assert_eq!(refused("", Some(address), ""), expected);
     }
+    let elsewhere = "AddressNotInPool: 198.51.100.7 is not in pool `spare`, which annotation shunt.dev/pool names; \
+                     change one of the two";
+    assert_eq!(refused("198.51.100.7", None, "spare"), elsewhere);
+    assert_eq!(refused("", None, "shop"), not_allowed);
+    let unknown = "UnknownPool: there is no pool `none`, which annotation shunt.dev/pool names; there are `shop`, \
+                   `public`, `spare`";
+    assert_eq!(
+        (refused("", None, "none"), refused("198.51.100.7", None, "none")),
+        (unknown.into(), unknown.into())
+    );
 }
 
 #[test]
