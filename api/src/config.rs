@@ -152,7 +152,7 @@ pub struct Config {
 }
 
 /// A named set of backends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pool {
     /// Unique among pools.
     pub name: String,
@@ -180,7 +180,7 @@ pub struct Backend {
 }
 
 /// What clients can reach.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Service {
     /// Unique among services.
     pub name: String,
