@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use shunt_api::compile::compile;
+use shunt_api::config::{Config, LeftOut};
 use shunt_api::snapshot::{ProbeWay, Snapshot};
 use shunt_api::status::{ConfigProblem, DataplaneStatus, DrainRequest};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -14,8 +16,11 @@ use crate::announce::decide::{self, Grounds};
 use crate::announce::{Announcing, Wanted, l2, route};
 use crate::health::{HealthEvent, Runner};
 use crate::journal::Journal;
+use crate::kubernetes::Clusters;
+use crate::kubernetes::facts::Family;
+use crate::kubernetes::translate::wanted;
 use crate::roster::{Balance, Hops, Memory, Roster};
-use crate::source::Reading;
+use crate::source::{Desired, Reading};
 use crate::state::{Effects, Event, Notice, State};
 
 /// Most results of checks taken in at once: what comes while one round is worked on.
@@ -29,6 +34,10 @@ pub struct Model {
     /// The backends.
     pub roster: Roster,
     watched: Watched,
+    /// What the file says.
+    file: Option<Desired>,
+    /// What the clusters want, in the order of the file; `None` where that is not known.
+    added: Vec<Option<wanted::Wanted>>,
 }
 
 /// What the checks were last set from, apart from the configuration.
@@ -58,6 +67,9 @@ pub struct Control {
     next_step: watch::Sender<Option<Instant>>,
     /// What a restart must not forget.
     memory: watch::Sender<Memory>,
+    clusters: watch::Sender<Clusters>,
+    /// What the dataplane last agreed to.
+    served: watch::Sender<Option<Arc<Snapshot>>>,
     /// What to announce; `None` once that has ended.
     announce: Mutex<Option<Announce>>,
     runner: Runner,
@@ -77,13 +89,16 @@ impl Control {
     /// Nothing configured, nothing connected; `memory` is that of the process before.
     pub fn new(runner: Runner, journal: Journal, memory: Memory) -> Self {
         let roster = Roster::new(memory.clone());
-        let model = Model { state: State::default(), roster, watched: Watched::default() };
+        let watched = Watched::default();
+        let model = Model { state: State::default(), roster, watched, file: None, added: Vec::new() };
         Self {
             model: Mutex::new(model),
             publish: watch::Sender::new(None),
             awaits_answer: watch::Sender::new(false),
             next_step: watch::Sender::new(None),
             memory: watch::Sender::new(memory),
+            clusters: watch::Sender::default(),
+            served: watch::Sender::default(),
             announce: Mutex::new(Some(Announce::default())),
             runner,
             journal,
@@ -105,6 +120,16 @@ impl Control {
     /// Nothing is to be announced any more, by a control plane that stops.
     pub fn stop_announcing(&self) {
         self.announce().take();
+    }
+
+    /// The clusters to serve.
+    pub fn clusters(&self) -> watch::Receiver<Clusters> {
+        self.clusters.subscribe()
+    }
+
+    /// What the dataplane serves; `None` while it has said nothing.
+    pub fn served(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
+        self.served.subscribe()
     }
 
     /// What a restart must not forget, as it changes.
@@ -139,12 +164,54 @@ impl Control {
             }
         };
         let mut model = self.model();
-        let warnings = desired.config.warnings().to_vec();
-        let changed = model.roster.load(desired.config, desired.snapshot);
+        let clusters = clusters(&desired.config);
+        if self.clusters.borrow().0 != clusters.0 {
+            model.added = vec![None; clusters.0.len()];
+        }
+        model.file = Some(*desired);
+        self.clusters.send_if_modified(|before| replace(before, clusters));
+        let changed = self.load(&mut model);
+        Ok(Reload { generation: model.state.generation(), changed })
+    }
+
+    /// Takes in what a cluster wants, by its place in the configuration.
+    pub fn set_cluster(&self, place: usize, wanted: Option<wanted::Wanted>) {
+        let mut model = self.model();
+        if let Some(added) = model.added.get_mut(place) {
+            *added = wanted;
+            self.load(&mut model);
+        }
+    }
+
+    /// Goes by the file and the clusters as they are. Returns whether anything changed.
+    ///
+    /// A control plane that has just started waits until it knows what its clusters want: the dataplane goes on with
+    /// what it has, and nothing is taken away because it is not known yet.
+    fn load(&self, model: &mut Model) -> bool {
+        let Some(Desired { config, snapshot }) = model.file.clone() else { return false };
+        let fresh = model.roster.config().is_none();
+        if fresh && model.added.iter().any(Option::is_none) {
+            tracing::info!("waiting for what the clusters want; what is served stays");
+            return false;
+        }
+        let added = wanted::merged(model.added.iter().flatten());
+        let (extended, left_out) = config.extended(&added.pools, &added.services);
+        let warnings = config.warnings().to_vec();
+        let (config, snapshot) = match added.services.is_empty() {
+            true => (config, snapshot),
+            false => {
+                let whole = compile(&extended, snapshot.fleet_key);
+                (Arc::new(extended), whole)
+            }
+        };
+        for LeftOut { service, reason } in &left_out {
+            tracing::warn!("service {service} is left out: {reason}");
+        }
+        let changed = model.roster.load(config, snapshot);
         self.runner.set_never_from(model.roster.own_addresses());
         let loaded = |snapshot| Event::ConfigLoaded { snapshot: Box::new(snapshot), warnings };
-        self.balance(&mut model, loaded, true);
-        Ok(Reload { generation: model.state.generation(), changed })
+        self.balance(model, loaded, true);
+        changed
     }
 
     /// Drains backends, or ends that. The error says that there is no such backend.
@@ -213,6 +280,15 @@ impl Control {
             self.publish.send_replace(effects.publish);
         }
         self.set_checks(model, new_checks);
+        let served = model.state.served().cloned();
+        self.served.send_if_modified(|before| {
+            let same = match (&*before, &served) {
+                (Some(before), Some(served)) => Arc::ptr_eq(before, served),
+                (before, served) => before.is_none() && served.is_none(),
+            };
+            *before = served;
+            !same
+        });
     }
 
     /// Tells the runner what to check, if that has changed.
@@ -258,6 +334,10 @@ impl Control {
     fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn clusters(config: &Config) -> Clusters {
+    (config.kubernetes.clone(), config.nat.sources.iter().map(|source| Family::of(*source)).collect())
 }
 
 /// Whether that changes anything.

@@ -9,7 +9,6 @@ mod fleet_key;
 mod health;
 mod http;
 mod journal;
-#[allow(dead_code, reason = "not wired yet")]
 mod kubernetes;
 mod memory;
 mod roster;
@@ -107,6 +106,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         () = control.runner().run() => Ok(()),
         () = control.follow_checks(results) => Ok(()),
         () = control.follow_steps() => Ok(()),
+        () = kubernetes::run(Arc::clone(&control)) => Ok(()),
         () = memory::keep(memory_file.clone(), control.memory()) => Ok(()),
         () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control, &standings) => Ok(()),
         name = stop => {

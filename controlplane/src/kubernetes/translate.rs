@@ -113,6 +113,14 @@ pub fn merged<'a>(translated: impl IntoIterator<Item = &'a Translated>) -> Wante
     merged
 }
 
+/// The name of what is served for a Service, but for the family at its end.
+pub fn name(settings: &Settings, key: &ServiceKey) -> String {
+    match &settings.cluster {
+        Some(cluster) => format!("{cluster}/{key}"),
+        None => key.to_string(),
+    }
+}
+
 /// Why a Service that is ours cannot have an address at all.
 pub fn refusal(service: &Service) -> Option<Problem> {
     let message = "clusterIP is None, and for such a Service kube-proxy forwards nothing; leave clusterIP out, or use \
@@ -174,10 +182,7 @@ fn common<'a>(
     let (on_down, of_on_down) = health::on_down(service);
     problems.extend(of_check.into_iter().chain(of_on_down).chain(of_ranges));
     let endpoints = facts.endpoints.get(key).map_or(&[][..], Vec::as_slice);
-    let name = match &settings.cluster {
-        Some(cluster) => format!("{cluster}/{key}"),
-        None => key.to_string(),
-    };
+    let name = name(settings, key);
     Common {
         candidates: nodes::candidates(&facts.nodes, service, endpoints, settings.include_excluded_nodes),
         pool: Pool { name: name.clone(), backends: Vec::new(), check, on_down, slow_start: None },

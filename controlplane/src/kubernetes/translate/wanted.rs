@@ -22,3 +22,10 @@ impl Wanted {
         self.services.extend(moved);
     }
 }
+
+/// Everything that several want.
+pub fn merged<'w>(all: impl Iterator<Item = &'w Wanted>) -> Wanted {
+    let mut merged = Wanted::default();
+    all.for_each(|wanted| merged.append(wanted));
+    merged
+}

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
 use super::extract;
-use super::facts::Facts;
+use super::facts::{Facts, ServiceKey};
 
 /// How long a watch lasts; a connection that died without a word is noticed a few seconds after that.
 const WATCH_TIMEOUT_S: u32 = 45;
@@ -44,6 +44,11 @@ impl Picture {
             self.nodes.wait_until_ready(),
             self.namespaces.wait_until_ready(),
         );
+    }
+
+    /// A Service as the API has it.
+    pub fn service(&self, key: &ServiceKey) -> Option<Arc<Service>> {
+        self.services.get(&ObjectRef::new(&key.name).within(&key.namespace))
     }
 
     /// As of now.
