@@ -46,6 +46,7 @@ e2e-baseline: ## upstream's LoadBalancer specs with the reference provider, to c
 
 clean: ## remove what was built and what an interrupted run left behind
 	@if [ -x target/release/shunt-demo ]; then target/release/shunt-demo --clean; fi
+	@P=shunt-e2e tests/cluster/down.sh
 	@cargo clean
 
 bootstrap:

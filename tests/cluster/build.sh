@@ -37,3 +37,6 @@ step baseline go build -ldflags "$strip" -o OUT ./baseline
 step coredns go-dns build -ldflags "$strip" -o OUT .
 step e2e.test go test -c -ldflags "$strip $version" -o OUT k8s.io/kubernetes/test/e2e
 "$here/images.sh"
+# Of other versions: not used for a month. What is used is marked here.
+touch "$bin"
+find "$cache" -mindepth 1 -maxdepth 1 -type d -mtime +30 -exec rm -rf {} +

@@ -11,7 +11,7 @@ Services of type LoadBalancer get addresses of $(by_family $VIP4 $VIP6), which a
 They are served by the reference provider; Shunt is none yet.
 
     tests/cluster/kubectl.sh get nodes,pods -A -o wide
-    tests/cluster/kubectl.sh create deployment web --image=$(cat "$bin/images/agnhost.name") --replicas=2 -- /agnhost netexec
+    tests/cluster/kubectl.sh create deployment web --image=$(cat "$images/agnhost.name") --replicas=2 -- /agnhost netexec
     tests/cluster/kubectl.sh expose deployment web --type=LoadBalancer --port=80 --target-port=8080
     tests/cluster/kubectl.sh get service web
     nsenter --net=/run/netns/$P-client curl http://ADDRESS/hostname

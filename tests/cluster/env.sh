@@ -19,8 +19,9 @@ case $FAMILIES in 4 | 6 | 46 | 64) ;; *) echo "FAMILIES is $FAMILIES; give 4, 6,
 
 # By the hash of what decides what comes out, outside of the work tree: a fresh clone does not build it again.
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/shunt/cluster
-bin=$cache/$(cat "$here"/go/go.{mod,sum} "$here"/go-dns/go.{mod,sum} "$here"/go/*/*.go "$here"/{build,images}.sh |
-    sha256sum | cut -c 1-16)
+hash() { cat "$@" | sha256sum | cut -c 1-16; }
+bin=$cache/$(hash "$here"/go/go.{mod,sum} "$here"/go-dns/go.{mod,sum} "$here"/go{,-dns,/*}/*.go "$here/build.sh")
+images=$bin/images-$(hash "$here/images.sh" "$here/mkimage.py")
 # What is shared by all clusters of the machine. Gone after a restart, as what it tells of is.
 machine=/run/shunt-cluster
 
@@ -48,7 +49,8 @@ inside() {
     nsenter --net="/run/netns/$P-$namespace" -- "$@"
 }
 
-start_time() { awk '{ print $22 }' "/proc/$1/stat" 2>/dev/null; }
+# in clock ticks since boot; the name before it may hold anything
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
 # record NAME PID: down.sh ends it. A number alone may be another process's by then, so its start time goes with it.
 record() { echo "$2 $(start_time "$2")" >"$RUN/pid/$1"; }
 # running NAME: whether that very process lives; sets pid
@@ -95,7 +97,7 @@ skip() {
 }
 # An older Go fetches the one that go.mod names, if it may.
 need_go() {
-    [ -e "$bin/images/complete" ] || go -C "$here/go" env GOVERSION >/dev/null 2>&1 || skip "needs Go 1.26"
+    [ -e "$images/complete" ] || go -C "$here/go" env GOVERSION >/dev/null 2>&1 || skip "needs Go 1.26"
 }
 is_up() { [ -e "$RUN/up" ] || fail "$P is not up; run tests/cluster/up.sh"; }
 kubectl() { inside client "$bin/kubectl" --kubeconfig "$RUN/kubeconfig.mgmt" "$@"; }

@@ -3,7 +3,6 @@
 # those that e2e.test asks for. Called by build.sh, which holds the lock.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
-images=$bin/images
 if [ -e "$images/complete" ]; then exit 0; fi
 mkdir -p "$images"
 

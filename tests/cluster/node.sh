@@ -32,7 +32,7 @@ run_node() {
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     keep containerd containerd --config "$directory/containerd.toml" &
     while [ ! -S /run/containerd/containerd.sock ]; do sleep 0.1; done
-    for image in "$bin"/images/*.tar; do
+    for image in "$images"/*.tar; do
         ctr -n k8s.io images import --snapshotter overlayfs "$image" >>"$directory/log/import.log" 2>&1
     done
     keep kubelet "$bin/kubelet" --config="$directory/kubelet.yaml" --kubeconfig="$RUN/kubeconfig.node" \
@@ -53,7 +53,7 @@ version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "$(cat "$bin/images/pause.name")"
+  sandbox_image = "$(cat "$images/pause.name")"
   disable_apparmor = true
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
