@@ -33,7 +33,7 @@ remove_namespaces() {
 }
 restore_sysctls() {
     [ -e "$machine/sysctls" ] || return 0
-    exec 8>"$machine/lock"
+    exec 8>"$machine.lock"
     flock 8
     rm -f "$machine/users/$P"
     if [ -z "$(ls "$machine/users")" ]; then

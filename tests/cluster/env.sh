@@ -21,7 +21,7 @@ case $FAMILIES in 4 | 6 | 46 | 64) ;; *) echo "FAMILIES is $FAMILIES; give 4, 6,
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/shunt/cluster
 hash() { cat "$@" | sha256sum | cut -c 1-16; }
 bin=$cache/$(hash "$here"/go/go.{mod,sum} "$here"/go-dns/go.{mod,sum} "$here"/go{,-dns,/*}/*.go "$here/build.sh")
-images=$bin/images-$(hash "$here/images.sh" "$here/mkimage.py")
+images=$bin/archives-$(hash "$here/images.sh" "$here/mkimage.py")
 # What is shared by all clusters of the machine. Gone after a restart, as what it tells of is.
 machine=/run/shunt-cluster
 
@@ -97,7 +97,7 @@ skip() {
 }
 # An older Go fetches the one that go.mod names, if it may.
 need_go() {
-    [ -e "$images/complete" ] || go -C "$here/go" env GOVERSION >/dev/null 2>&1 || skip "needs Go 1.26"
+    { [ -e "$images/complete" ] && [ -x "$bin/e2e.test" ]; } || go -C "$here/go" env GOVERSION >/dev/null 2>&1 || skip "needs Go 1.26"
 }
 is_up() { [ -e "$RUN/up" ] || fail "$P is not up; run tests/cluster/up.sh"; }
 kubectl() { inside client "$bin/kubectl" --kubeconfig "$RUN/kubeconfig.mgmt" "$@"; }

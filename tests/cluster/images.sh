@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes the two images that the specs need, without a registry: agnhost in a small Debian, and pause. Their names are
-# those that e2e.test asks for. Called by build.sh, which holds the lock.
+# those that upstream's specs ask for. Called by build.sh, which holds the lock.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 if [ -e "$images/complete" ]; then exit 0; fi
@@ -34,7 +34,7 @@ ln -s agnhost "$layers/agnhost/agnhost-2"
 cp "$bin/pause" "$layers/pause/pause"
 for image in agnhost pause; do
     tar -C "$layers/$image" --owner=0 --group=0 --numeric-owner -cf "$layers/$image.tar" .
-    "$bin/e2e.test" --list-images 2>/dev/null | grep "/$image:" | sort -V | tail -n 1 >"$images/$image.name"
+    "$bin/images" | awk -v image=$image '$1 == image { print $2 }' >"$images/$image.name"
 done
 python3 "$here/mkimage.py" "$images/agnhost.tar" "$(cat "$images/agnhost.name")" \
     '{"Entrypoint": ["/agnhost"], "Cmd": ["pause"]}' "$cache/rootfs.tar" "$layers/agnhost.tar"

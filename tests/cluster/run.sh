@@ -4,6 +4,7 @@
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 is_up
+"$here/build.sh" e2e.test
 focus=${1:-LoadBalancers}
 report=${REPORT:-$root/target/cluster-report/$P-$(date +%H%M%S)}
 mkdir -p "$report"

@@ -21,9 +21,9 @@ leave_if_up() {
 
 # Settings of the whole machine that kubelets change. The first cluster notes them, the last one's end sets them back.
 note_sysctls() {
-    mkdir -p "$machine/users"
-    exec 8>"$machine/lock"
+    exec 8>"$machine.lock"
     flock 8
+    mkdir -p "$machine/users"
     if [ ! -e "$machine/sysctls" ]; then
         local key
         for key in vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops \
