@@ -81,6 +81,7 @@ join() { # join BETWEEN EACH...
 }
 host_of() { case $1 in *:*) echo "[$1]" ;; *) echo "$1" ;; esac; }
 answers() { inside client curl -sf -m 5 "http://$(host_of "$1")/hostname"; }
+silent() { ! answers "$1"; }
 sent() {
     "$here/lbctl.sh" stats -o json |
         python3 -c 'import json, sys; print(sum(w["counters"]["tx_packets"] for w in json.load(sys.stdin)["workers"]))'
@@ -122,7 +123,7 @@ for policy in Local Cluster; do
 done
 check "whether packets left by AF_XDP" yes "$([ "$(sent)" -gt $((requests * 5)) ] && echo yes || echo no)"
 "$here/shunt.sh" stop
-until_true 10 "the VIP is silent without Shunt" bash -c "! curl -s -m 1 http://$(host_of "${all_vips[0]}")"
+until_true 10 "the VIP is silent without Shunt" silent "${all_vips[0]}"
 kubectl delete namespace try-dr >/dev/null
 [ $wrong = 0 ] || fail "something was wrong; see above"
 echo "try-dr: passed"
