@@ -41,7 +41,7 @@ build_cluster() {
 
 need_go
 mkdir -p "$bin"
-exec 9>"$bin/lock"
+exec 9>"$bin/lock${1:+.$1}"
 flock 9 # another cluster may be building the same
 case ${1:-} in
     "") build_cluster ;;

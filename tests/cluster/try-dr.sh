@@ -81,6 +81,7 @@ join() { # join BETWEEN EACH...
 }
 host_of() { case $1 in *:*) echo "[$1]" ;; *) echo "$1" ;; esac; }
 answers() { inside client curl -sf -m 5 "http://$(host_of "$1")/hostname"; }
+up_are() { [ "$("$here/lbctl.sh" get backends | grep -c ' reachable ')" = "$1" ]; }
 silent() { ! answers "$1"; }
 sent() {
     "$here/lbctl.sh" stats -o json |
@@ -103,10 +104,11 @@ apply_objects
 write_status
 health_port=$(kubectl get service web -n try-dr -o 'jsonpath={.spec.healthCheckNodePort}')
 for policy in Local Cluster; do
-    port=$health_port
-    if [ $policy = Cluster ]; then port=10256; fi
+    port=$health_port eligible=2
+    if [ $policy = Cluster ]; then port=10256 eligible=$NODES; fi
     kubectl patch service web -n try-dr -p "{\"spec\": {\"externalTrafficPolicy\": \"$policy\"}}" >/dev/null
     serve "$port"
+    until_true 20 "$eligible nodes of $NODES are up" up_are "$eligible"
     for i in "${!all_vips[@]}"; do
         vip=${all_vips[i]}
         echo "try-dr: externalTrafficPolicy $policy, VIP $vip, checks at port $port"
