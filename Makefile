@@ -4,10 +4,10 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench gate fuzz lint clean bootstrap build measure e2e loom miri
+.PHONY: help demo test check bench gate fuzz lint clean bootstrap build measure e2e loom miri cluster e2e-baseline
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: bootstrap build ## watch real connections go through Shunt, in network namespaces of its own (KEEP=1 leaves it running)
 	@target/release/shunt-demo $(if $(KEEP),--keep)
@@ -38,8 +38,15 @@ fuzz: bootstrap ## inputs that nobody thought of, 20 s for each target (FUZZ_SEC
 lint: ## format, lints, dependency rules, file sizes
 	@deploy/lint.sh
 
+cluster: ## a real Kubernetes in namespaces of its own, for you to try (NODES=3 FAMILIES=46; see tests/cluster/README.md)
+	@tests/cluster/cluster.sh
+
+e2e-baseline: ## upstream's LoadBalancer specs with the reference provider, to compare with; about 40 minutes
+	@tests/cluster/e2e.sh baseline
+
 clean: ## remove what was built and what an interrupted run left behind
 	@if [ -x target/release/shunt-demo ]; then target/release/shunt-demo --clean; fi
+	@P=shunt-e2e tests/cluster/down.sh
 	@cargo clean
 
 bootstrap:

@@ -2,6 +2,9 @@
 # Installs what a fresh Debian lacks to build, test and demonstrate Shunt. Run it as root, as often as you
 # like: it says nothing when nothing is missing. It never starts a service: tests and benchmarks run nginx, haproxy and
 # BIRD themselves.
+#
+#   deploy/bootstrap.sh            what everything but tests/cluster needs
+#   deploy/bootstrap.sh cluster    what that needs besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,6 +14,9 @@ run="iproute2 ethtool curl nginx-light iperf3 iputils-arping iputils-ping ndisc6
 route="bird2 frr"
 # What the benchmarks compare with, and what counts instructions.
 compare="haproxy libnginx-mod-stream nftables valgrind"
+# What nodes of a Kubernetes cluster run, and what makes the images of their containers.
+cluster="containerd runc containernetworking-plugins conntrack iptables nftables mmdebstrap openssl python3"
+cluster+=" iproute2 ethtool curl procps"
 
 fail() {
     echo "bootstrap: $*" >&2
@@ -54,7 +60,7 @@ forget_service() {
 
 install_packages() {
     local missing=() package
-    for package in $build $run $route $compare; do
+    for package in "$@"; do
         installed "$package" || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
@@ -72,7 +78,7 @@ install_packages() {
         case $package in
             nginx-light) forget_service nginx ;;
             bird2) forget_service bird ;;
-            frr | haproxy | nftables) forget_service "$package" ;;
+            containerd | frr | haproxy | nftables) forget_service "$package" ;;
         esac
     done
     rm -f "$log"
@@ -105,5 +111,12 @@ install_rust() {
         fail "Rust $wanted_rust or newer is needed; install it with rustup (see rust-lang.org/tools/install)"
 }
 
-install_packages
-install_rust
+# shellcheck disable=SC2086 # several words
+case ${1:-} in
+    "")
+        install_packages $build $run $route $compare
+        install_rust
+        ;;
+    cluster) install_packages $cluster ;;
+    *) fail "$1: give nothing, or cluster" ;;
+esac

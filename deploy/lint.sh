@@ -26,6 +26,7 @@ fi
 step "shellcheck"
 if command -v shellcheck >/dev/null; then
     shellcheck deploy/*.sh .ci/run
+    shellcheck -x --source-path=tests/cluster tests/cluster/*.sh
 else
     echo "SKIPPED: shellcheck is not installed (apt-get install shellcheck)"
 fi

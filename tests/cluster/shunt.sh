@@ -1,0 +1,74 @@
+#!/bin/bash
+# shunt.sh [CONFIG]: starts Shunt's dataplane and control plane in the load balancer's namespace, on its NICs cli0 and
+# nod0, and waits until they are healthy. With `stop`, ends them. If they run, they take CONFIG over.
+#
+# Without CONFIG, Shunt is the cluster's provider: NOT RUNNABLE until the control plane has one; the file is refused at
+# `[kubernetes]` then.
+set -euo pipefail
+. "$(dirname "$0")/env.sh"
+is_up
+programs=${SHUNT_BIN_DIR:-${CARGO_TARGET_DIR:-$root/target}/release}
+config=$RUN/shunt.toml
+
+provider_config() {
+    cat <<TOML
+[[nic]]
+name = "cli0"
+
+[[nic]]
+name = "nod0"
+
+[kubernetes]
+kubeconfig = "${SHUNT_KUBECONFIG:-$RUN/kubeconfig.mgmt}"
+# Upstream's specs name no class.
+default_class = true
+pools = [{ name = "default", addresses = ["$VIP4", "$VIP6"] }]
+TOML
+}
+
+start() { # start PROGRAM ARGUMENT...
+    local program=$1
+    shift
+    setsid nsenter --net="/run/netns/$P-lb" -- "$programs/$program" "$@" >"$RUN/$program.log" 2>&1 </dev/null &
+    record "$program" $!
+}
+start_daemons() {
+    mkdir -p "$RUN/state" "$RUN/bpf"
+    mountpoint -q "$RUN/bpf" || mount -t bpf bpf "$RUN/bpf"
+    start shunt-dataplane run --socket "$RUN/dataplane.sock" --bpf-dir "$RUN/bpf"
+    start shunt-controlplane --config "$config" --socket "$RUN/controlplane.sock" \
+        --dataplane-socket "$RUN/dataplane.sock" --state-dir "$RUN/state"
+}
+healthy() {
+    local name
+    for name in shunt-dataplane shunt-controlplane; do
+        running $name || fail "$name ended; see $RUN/$name.log"
+    done
+    "$here/lbctl.sh" status >"$RUN/status" 2>&1
+}
+
+if [ "${1:-}" = stop ]; then
+    end shunt-controlplane
+    end shunt-dataplane
+    exit 0
+fi
+for program in shunt-dataplane shunt-controlplane lbctl; do
+    [ -x "$programs/$program" ] || fail "no $programs/$program; run make build, or name its folder by SHUNT_BIN_DIR"
+done
+if running provider; then fail "the reference provider serves $P; run tests/cluster/baseline.sh stop first"; fi
+ln -sfn "$programs/lbctl" "$RUN/lbctl"
+# Otherwise packets that Shunt leaves to the host could reach nodes all the same, and a test would not notice.
+if [ "$RETURN" = direct ]; then inside lb sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0; fi
+if [ $# -gt 0 ]; then cp "$1" "$config"; else provider_config >"$config"; fi
+"$programs/lbctl" validate "$config" >"$RUN/validate" 2>&1 || fail "$(cat "$RUN/validate")"
+if running shunt-dataplane && running shunt-controlplane; then
+    "$here/lbctl.sh" reload >/dev/null
+else
+    start_daemons
+fi
+for _ in {1..300}; do
+    if healthy; then exit 0; fi
+    sleep 0.1
+done
+cat "$RUN/status" >&2
+fail "Shunt is not healthy after 30 s; its logs are in $RUN"
