@@ -51,14 +51,15 @@ inside() {
     nsenter --net="/run/netns/$P-$namespace" -- "$@"
 }
 
-# in clock ticks since boot; the name before it may hold anything
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
+# In clock ticks since boot; nothing of a process that ended and that nobody waits for. Its name, before that, may hold
+# anything.
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
 # record NAME PID: down.sh ends it. A number alone may be another process's by then, so its start time goes with it.
 record() { echo "$2 $(start_time "$2")" >"$RUN/pid/$1"; }
 # running NAME: whether that very process lives; sets pid
 running() {
     local started
-    [ -e "$RUN/pid/$1" ] && read -r pid started <"$RUN/pid/$1" && [ "$(start_time "$pid")" = "$started" ]
+    [ -e "$RUN/pid/$1" ] && read -r pid started <"$RUN/pid/$1" && [ "$(start_time "$pid")" = "${started:-none}" ]
 }
 # end NAME: TERM, then KILL after 10 s
 end() {
