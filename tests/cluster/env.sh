@@ -4,10 +4,17 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
+# By the hash of what decides what comes out, outside of the work tree: a fresh clone does not build it again.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/shunt/cluster
+hash() { cat "$@" | sha256sum | cut -c 1-16; }
+bin=$cache/$(hash "$here"/go/go.{mod,sum} "$here"/go-dns/go.{mod,sum} "$here"/go{,-dns,/*}/*.go "$here/build.sh")
+images=$bin/archives-$(hash "$here/images.sh" "$here/mkimage.py")
+
 P=${P:-shunt}                             # prefix of every network namespace; another one is another cluster
 RUN=${RUN:-/var/tmp/shunt-cluster/$P}     # pids, logs, sockets, file systems of the nodes
+# A cluster that is up goes on with the programs that it was brought up with.
 # shellcheck source=/dev/null
-if [ -e "$RUN/settings" ]; then . "$RUN/settings"; fi
+if [ -e "$RUN/up" ]; then . "$RUN/settings"; fi
 : "${NODES:=3}"                           # worker nodes, 1 to 9
 : "${FAMILIES:=4}"                        # IP families, the primary one first: 4, 6, 46 or 64
 : "${RETURN:=direct}"                     # way of the nodes' replies: direct, past the load balancer; lb, through it
@@ -17,11 +24,6 @@ if [ -e "$RUN/settings" ]; then . "$RUN/settings"; fi
 if [ "$ARM" = one ]; then RETURN=direct; fi
 case $FAMILIES in 4 | 6 | 46 | 64) ;; *) echo "FAMILIES is $FAMILIES; give 4, 6, 46 or 64" >&2; exit 2 ;; esac
 
-# By the hash of what decides what comes out, outside of the work tree: a fresh clone does not build it again.
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/shunt/cluster
-hash() { cat "$@" | sha256sum | cut -c 1-16; }
-bin=$cache/$(hash "$here"/go/go.{mod,sum} "$here"/go-dns/go.{mod,sum} "$here"/go{,-dns,/*}/*.go "$here/build.sh")
-images=$bin/archives-$(hash "$here/images.sh" "$here/mkimage.py")
 # What is shared by all clusters of the machine. Gone after a restart, as what it tells of is.
 machine=/run/shunt-cluster
 
@@ -49,14 +51,15 @@ inside() {
     nsenter --net="/run/netns/$P-$namespace" -- "$@"
 }
 
-# in clock ticks since boot; the name before it may hold anything
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
+# In clock ticks since boot; nothing of a process that ended and that nobody waits for. Its name, before that, may hold
+# anything.
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
 # record NAME PID: down.sh ends it. A number alone may be another process's by then, so its start time goes with it.
 record() { echo "$2 $(start_time "$2")" >"$RUN/pid/$1"; }
 # running NAME: whether that very process lives; sets pid
 running() {
     local started
-    [ -e "$RUN/pid/$1" ] && read -r pid started <"$RUN/pid/$1" && [ "$(start_time "$pid")" = "$started" ]
+    [ -e "$RUN/pid/$1" ] && read -r pid started <"$RUN/pid/$1" && [ "$(start_time "$pid")" = "${started:-none}" ]
 }
 # end NAME: TERM, then KILL after 10 s
 end() {

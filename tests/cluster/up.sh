@@ -6,7 +6,10 @@ given=$(for name in NODES FAMILIES RETURN ARM OFFLOAD PROXY_MODE; do echo "$name
 . "$(dirname "$0")/env.sh"
 [ "$(id -u)" = 0 ] || fail "network namespaces need root"
 
-settings() { for name in NODES FAMILIES RETURN ARM OFFLOAD PROXY_MODE; do echo ": \"\${$name:=${!name}}\""; done; }
+settings() {
+    for name in NODES FAMILIES RETURN ARM OFFLOAD PROXY_MODE; do echo ": \"\${$name:=${!name}}\""; done
+    printf 'bin=%q images=%q\n' "$bin" "$images"
+}
 
 # ends when it is up as asked for
 leave_if_up() {
