@@ -2,8 +2,7 @@
 # shunt.sh [CONFIG]: starts Shunt's dataplane and control plane in the load balancer's namespace, on its NICs cli0 and
 # nod0, and waits until they are healthy. With `stop`, ends them. If they run, they take CONFIG over.
 #
-# Without CONFIG, Shunt is the cluster's provider: NOT RUNNABLE until the control plane has one; the file is refused at
-# `[kubernetes]` then.
+# Without CONFIG, Shunt is the cluster's provider.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 is_up
