@@ -1,6 +1,7 @@
 //! The one place where the pure [`State`] and [`Roster`] meet the world: events go in, effects come out, whoever asks
 //! may look. Shared by the tasks of the single-threaded runtime; no lock is held across an `await`.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -36,8 +37,8 @@ pub struct Model {
     watched: Watched,
     /// What the file says.
     file: Option<Desired>,
-    /// What the clusters want, in the order of the file; `None` where that is not known.
-    added: Vec<Option<wanted::Wanted>>,
+    /// What the clusters want, by their names; without those of which that is not known.
+    added: BTreeMap<Option<String>, wanted::Wanted>,
 }
 
 /// What the checks were last set from, apart from the configuration.
@@ -90,7 +91,7 @@ impl Control {
     pub fn new(runner: Runner, journal: Journal, memory: Memory) -> Self {
         let roster = Roster::new(memory.clone());
         let watched = Watched::default();
-        let model = Model { state: State::default(), roster, watched, file: None, added: Vec::new() };
+        let model = Model { state: State::default(), roster, watched, file: None, added: BTreeMap::new() };
         Self {
             model: Mutex::new(model),
             publish: watch::Sender::new(None),
@@ -165,20 +166,19 @@ impl Control {
         };
         let mut model = self.model();
         let clusters = clusters(&desired.config);
-        if self.clusters.borrow().0 != clusters.0 {
-            model.added = vec![None; clusters.0.len()];
-        }
+        // One that is configured otherwise is asked anew, and until it answers what it wanted before holds.
+        model.added.retain(|name, _| clusters.0.iter().any(|cluster| cluster.name == *name));
         model.file = Some(*desired);
         self.clusters.send_if_modified(|before| replace(before, clusters));
         let changed = self.load(&mut model);
         Ok(Reload { generation: model.state.generation(), changed })
     }
 
-    /// Takes in what a cluster wants, by its place in the configuration.
-    pub fn set_cluster(&self, place: usize, wanted: Option<wanted::Wanted>) {
+    /// Takes in what a cluster wants.
+    pub fn set_cluster(&self, name: &Option<String>, wanted: wanted::Wanted) {
         let mut model = self.model();
-        if let Some(added) = model.added.get_mut(place) {
-            *added = wanted;
+        if self.clusters.borrow().0.iter().any(|cluster| cluster.name == *name) {
+            model.added.insert(name.clone(), wanted);
             self.load(&mut model);
         }
     }
@@ -190,11 +190,11 @@ impl Control {
     fn load(&self, model: &mut Model) -> bool {
         let Some(Desired { config, snapshot }) = model.file.clone() else { return false };
         let fresh = model.roster.config().is_none();
-        if fresh && model.added.iter().any(Option::is_none) {
+        if fresh && config.kubernetes.iter().any(|cluster| !model.added.contains_key(&cluster.name)) {
             tracing::info!("waiting for what the clusters want; what is served stays");
             return false;
         }
-        let added = wanted::merged(model.added.iter().flatten());
+        let added = wanted::merged(model.added.values());
         let (extended, left_out) = config.extended(&added.pools, &added.services);
         let warnings = config.warnings().to_vec();
         let (config, snapshot) = match added.services.is_empty() {
@@ -367,3 +367,6 @@ fn log(notice: &Notice) {
         _ => tracing::info!("{}", notice.text),
     }
 }
+
+#[cfg(test)]
+mod tests;

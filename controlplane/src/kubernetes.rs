@@ -34,8 +34,8 @@ pub async fn run(control: Arc<Control>) {
     loop {
         let (clusters, nat_families) = configured.borrow_and_update().clone();
         let mut serving = JoinSet::new();
-        for (place, cluster) in clusters.into_iter().enumerate() {
-            serving.spawn(one(Arc::clone(&control), place, cluster, nat_families.clone()));
+        for cluster in clusters {
+            serving.spawn(one(Arc::clone(&control), cluster, nat_families.clone()));
         }
         // Fails only if the sender is gone, and `control` holds it.
         let _ = configured.changed().await;
@@ -45,14 +45,15 @@ pub async fn run(control: Arc<Control>) {
 /// What clusters there are, and the families that mode `nat` has addresses of.
 pub type Clusters = (Vec<Kubernetes>, BTreeSet<Family>);
 
-async fn one(control: Arc<Control>, place: usize, cluster: Kubernetes, nat_families: BTreeSet<Family>) {
+async fn one(control: Arc<Control>, cluster: Kubernetes, nat_families: BTreeSet<Family>) {
+    let name = cluster.name.clone();
     let (sender, mut wanted) = watch::channel(None::<Wanted>);
     let (served, journal) = (control.served(), control.journal().clone());
     let serving = provider::serve(cluster, Outlets { wanted: sender, served, nat_families, journal });
     let handing_on = async {
         while wanted.changed().await.is_ok() {
             let latest = wanted.borrow_and_update().clone();
-            control.set_cluster(place, latest);
+            latest.into_iter().for_each(|latest| control.set_cluster(&name, latest));
         }
     };
     tokio::join!(serving, handing_on);
