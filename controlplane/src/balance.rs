@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use shunt_api::config::{self, Config, OnDown, WhenAllDown};
+use shunt_api::config::{self, Config, OnDown, Service, WhenAllDown};
 use shunt_api::snapshot::{Backend, Pool, Snapshot};
 
 use crate::health::{RAMP_STEPS, ramp};
@@ -22,23 +22,25 @@ pub struct Condition {
     pub up_for: Option<Duration>,
 }
 
-/// The snapshot of `config`, which is `snapshot`, as things are. `condition` knows a backend by its pool and its place
-/// in it.
-pub fn balanced(
-    config: &Config,
-    snapshot: &Snapshot,
-    condition: impl Fn(usize, usize) -> Condition,
-) -> Snapshot {
+/// The snapshot of `config`, which is `snapshot`, as things are: the conditions of the backends of each pool, both in the
+/// order of the configuration.
+pub fn balanced(config: &Config, snapshot: &Snapshot, conditions: &[Vec<Condition>]) -> Snapshot {
     let mut balanced = snapshot.clone();
-    for (number, pool) in config.pools.iter().enumerate() {
-        let conditions: Vec<_> = (0..pool.backends.len()).map(|backend| condition(number, backend)).collect();
+    for (number, (pool, conditions)) in config.pools.iter().zip(conditions).enumerate() {
         let whole = &snapshot.pools[number];
-        balanced.pools[number].backends = backends(pool, whole, &conditions);
-        if all_down(pool, &conditions) {
-            follow(config, number, whole, &conditions, &mut balanced);
+        balanced.pools[number].backends = backends(pool, whole, conditions);
+        if all_down(pool, conditions) {
+            follow(config, number, whole, conditions, &mut balanced);
         }
     }
     balanced
+}
+
+/// The services that should take new flows and have nobody who can.
+pub fn forsaken<'c>(config: &'c Config, conditions: &[Vec<Condition>]) -> Vec<&'c Service> {
+    let pools = config.pools.iter().zip(conditions);
+    let down: Vec<bool> = pools.map(|(pool, conditions)| all_down(pool, conditions)).collect();
+    config.services.iter().filter(|service| down[service.pool]).collect()
 }
 
 /// The members of a pool.
@@ -63,7 +65,7 @@ fn backends(pool: &config::Pool, whole: &Pool, conditions: &[Condition]) -> Vec<
 }
 
 /// Whether a pool that should take new flows has nobody who can.
-pub fn all_down(pool: &config::Pool, conditions: &[Condition]) -> bool {
+fn all_down(pool: &config::Pool, conditions: &[Condition]) -> bool {
     let wanted = || {
         let members = pool.backends.iter().zip(conditions);
         members.filter(|(backend, condition)| backend.weight > 0 && !condition.drained)
@@ -74,7 +76,7 @@ pub fn all_down(pool: &config::Pool, conditions: &[Condition]) -> bool {
 /// Gives the services of a pool of which all are down what each wants.
 fn follow(config: &Config, number: usize, whole: &Pool, conditions: &[Condition], balanced: &mut Snapshot) {
     let of_pool = || config.services.iter().enumerate().filter(|(_, service)| service.pool == number);
-    let trusting = |service: &config::Service| service.when_all_down == WhenAllDown::UseAll;
+    let trusting = |service: &Service| service.when_all_down == WhenAllDown::UseAll;
     if !of_pool().any(|(_, service)| trusting(service)) {
         return;
     }
@@ -133,7 +135,7 @@ mod tests {
     /// Names and weights of the backends of each service.
     fn served(config: &Config, conditions: [Condition; 3]) -> [Vec<(String, u16)>; 2] {
         let snapshot = compile(config, FleetKey([7; 16]));
-        let balanced = balanced(config, &snapshot, |_, backend| conditions[backend]);
+        let balanced = balanced(config, &snapshot, &[conditions.to_vec()]);
         [0, 1].map(|service| {
             let pool = &balanced.pools[balanced.services[service].pool as usize];
             pool.backends.iter().map(|backend| (backend.name.clone(), backend.weight)).collect()

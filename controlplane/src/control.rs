@@ -23,6 +23,7 @@ use crate::kubernetes::translate::wanted;
 use crate::roster::{Balance, Hops, Memory, Roster};
 use crate::source::{Desired, Reading};
 use crate::state::{Effects, Event, Notice, State};
+use crate::until::until;
 
 /// Most results of checks taken in at once: what comes while one round is worked on.
 const RESULTS_MAX: usize = 4_096;
@@ -240,7 +241,7 @@ impl Control {
             tokio::select! {
                 // Fails only if the sender is gone, and `self` holds it.
                 _ = next_step.changed() => {}
-                () = at(next) => self.rebalance(&mut self.model()),
+                () = until(next) => self.rebalance(&mut self.model()),
             }
         }
     }
@@ -350,14 +351,6 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
 fn hops(status: &DataplaneStatus) -> Hops {
     let resolved = status.next_hops.iter().filter_map(|hop| Some((hop.address, hop.resolved.as_ref()?)));
     resolved.map(|(address, hop)| (address, (hop.mtu, hop.nic.as_str().into()))).collect()
-}
-
-/// Then; never if there is nothing to wait for.
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn log(notice: &Notice) {

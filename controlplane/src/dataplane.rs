@@ -1,5 +1,6 @@
 //! Keeps the dataplane in agreement: asks how it is four times a second, tells [`Control`], and sends what
-//! [`Control`] publishes, once the routes to what it no longer serves are withdrawn. It decides nothing itself and never starts or stops the dataplane.
+//! [`Control`] publishes, once the routes to what it no longer serves are withdrawn. It decides nothing itself and never
+//! starts or stops the dataplane.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 
 mod announce;
 mod balance;
+mod checksum;
 mod control;
 mod dataplane;
 mod fleet_key;
@@ -14,6 +15,7 @@ mod memory;
 mod roster;
 mod source;
 mod state;
+mod until;
 mod view;
 
 use std::path::{Path, PathBuf};

@@ -22,7 +22,7 @@ use shunt_api::snapshot::{Mode, PROBE_MARK, ProbeWay, Snapshot};
 use shunt_api::status::DrainRequest;
 use tracing::Level;
 
-use crate::balance::{Condition, all_down, balanced};
+use crate::balance::{Condition, balanced, forsaken};
 use crate::health::{HealthEvent, Watch, Way, next_step};
 use crate::journal::Happening;
 use numbers::Numbers;
@@ -178,11 +178,12 @@ impl Roster {
         let mut happenings = std::mem::take(&mut self.untold);
         happenings.extend(changes::of_backends(config, &self.standings, &standings));
         self.standings = standings;
-        let forsaken = forsaken(config, &self.standings, now);
+        let of_pool = |pool: &Vec<Standing>| pool.iter().map(|standing| standing.condition(now)).collect();
+        let conditions: Vec<Vec<Condition>> = self.standings.iter().map(of_pool).collect();
+        let forsaken = forsaken(config, &conditions);
         happenings.extend(changes::of_services(&self.forsaken, &forsaken));
         self.forsaken = forsaken.into_iter().map(|service| service.name.clone()).collect();
-        let condition = |pool: usize, backend: usize| self.standings[pool][backend].condition(now);
-        let snapshot = balanced(config, &configured.whole, condition);
+        let snapshot = balanced(config, &configured.whole, &conditions);
         Some(Balance { snapshot, happenings })
     }
 
@@ -351,16 +352,6 @@ impl Member {
         let pool = &config.pools[pool];
         Self { pool: pool.name.clone(), backend: pool.backends[backend].address }
     }
-}
-
-/// Services that should take new flows and have nobody who can.
-fn forsaken<'c>(config: &'c Config, standings: &[Vec<Standing>], now: Instant) -> Vec<&'c Service> {
-    let conditions = |pool: usize| -> Vec<Condition> {
-        standings[pool].iter().map(|standing| standing.condition(now)).collect()
-    };
-    let pools = config.pools.iter().enumerate();
-    let forsaken: Vec<bool> = pools.map(|(pool, value)| all_down(value, &conditions(pool))).collect();
-    config.services.iter().filter(|service| forsaken[service.pool]).collect()
 }
 
 /// Every backend of every pool.

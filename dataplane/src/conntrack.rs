@@ -114,7 +114,7 @@ pub enum Inserted {
     New,
     /// In the place of the longest idle unconfirmed flow.
     Evicting,
-    /// Another worker was faster, or the key is in use.
+    /// Another worker was faster, or the key is in use. The place that was claimed is free, whoever stood there.
     Lost(BackendId),
     /// All places hold confirmed flows.
     Full,

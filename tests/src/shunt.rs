@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde::de::DeserializeOwned;
-use shunt_api::status::Stats;
+use shunt_api::status::{Flows, Stats};
 
 use crate::command;
 use crate::error::{Error, Result, While, ensure};
@@ -171,6 +172,12 @@ impl<'t> Shunt<'t> {
     /// Counters of all workers.
     pub fn stats(&self) -> Result<Stats> {
         self.lbctl_json(&["stats"])
+    }
+
+    /// Client ends of the flows that it has met and not forgotten.
+    pub fn client_ends(&self) -> Result<BTreeSet<SocketAddr>> {
+        let Flows { flows, .. } = self.lbctl_json(&["flows", "--limit", "100000"])?;
+        Ok(flows.iter().map(|flow| SocketAddr::new(flow.client, flow.client_port)).collect())
     }
 
     /// Waits until `lbctl status` finds nothing wrong, and says how long that took.

@@ -22,9 +22,15 @@ pub fn until<T>(
             return Err(Error::Timeout { what: what.to_owned(), limit });
         }
         // Conditions are the kernel's and other processes'; none of them can wake us.
-        #[allow(clippy::disallowed_methods)]
-        std::thread::sleep(PERIOD);
+        pass(PERIOD);
     }
+}
+
+/// Lets time pass where that is what is tested: how much happens in it, or what comes and goes at this pace. Where
+/// something is awaited it is never right.
+#[allow(clippy::disallowed_methods)]
+pub fn pass(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Waits until `condition` holds.

@@ -35,7 +35,7 @@ pub struct BackendHealth {
     pub reason: Option<String>,
     /// What the last good answer took, in microseconds, of its slowest probe; `None` before the first.
     pub last_latency_us: Option<u64>,
-    /// What is asked; the backend is up while all are.
+    /// What is asked. The backend is down while one of them is; of one that has no answer yet nothing follows.
     #[serde(default)]
     pub probes: Vec<ProbeView>,
 }

@@ -20,7 +20,6 @@ use ipnet::IpNet;
 use shunt_api::config::{AnnounceRoutes, OnStop};
 use shunt_api::status::RoutesStatus;
 use tokio::sync::watch;
-use tokio::time::sleep_until;
 use tracing::Level;
 
 use self::kernel::{Kernel, KernelError};
@@ -29,6 +28,7 @@ use self::plan::{Place, Plan, differences};
 use self::timing::Timing;
 use super::Wanted;
 use crate::journal::{Happening, Journal};
+use crate::until::until;
 
 /// How often withdrawing is tried before the process stops.
 const STOP_TRIES: usize = 3;
@@ -71,13 +71,6 @@ pub async fn run(
         }
     }
     announcer.stop().await;
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn next_change(kernel: &mut Option<Kernel>, place: Option<Place>) -> Result<(), KernelError> {

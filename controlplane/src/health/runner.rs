@@ -14,6 +14,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::Subject;
 use super::probe::{Failure, Prober, Target, Way};
+use crate::until::until;
 use book::{Book, Figures, HealthEvent, Start, Status};
 
 /// Why a probe by way of the dataplane is not made while that does not serve it; told as its own problem.
@@ -186,14 +187,6 @@ impl Surroundings {
 
 fn undelivered() -> Failure {
     Failure::own(UNDELIVERED)
-}
-
-/// Until then; for ever if there is nothing to wait for.
-async fn until(next: Option<Instant>) {
-    match next {
-        Some(next) => tokio::time::sleep_until(next.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub struct Known {
 /// How a backend is. The default is one of which nothing is known, which counts as up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// By all of its probes: down if one is, up if all are.
+    /// By those of its probes that are decided: down if one is, up if all of these are.
     pub health: Health,
     /// It takes no flows for its health: it is down, or was when it was last known.
     pub down: bool,

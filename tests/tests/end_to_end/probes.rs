@@ -166,15 +166,21 @@ fn broken_ways_fail(topology: &Topology) -> Result<()> {
         let node = topology.nodes().find(|node| node.name == name).expect("a node of this name");
         node.namespace.ip(&format!("addr del {v4}/32 dev lo\n"))?;
         fails(topology, number(name), v4, 0)?;
-        ensure(check(topology, number(name), v6, 0, LIMIT)? == name, || "the other VIP".to_owned())?;
+        ensure(check(topology, number(name), v6, 0, LIMIT)? == name, || {
+            format!("{name} does not answer at {v6}, which it still has")
+        })?;
         node.namespace.ip(&format!("addr add {v4}/32 dev lo\n"))?;
     }
     let (far, narrow) = (Segment::Far.name(), 1400);
     topology.router.ip(&format!("link set {far} mtu {narrow}\n"))?;
     for vip in [v4, v6] {
-        ensure(check(topology, number("far1"), vip, 0, LIMIT)? == "far1", || "small".to_owned())?;
+        ensure(check(topology, number("far1"), vip, 0, LIMIT)? == "far1", || {
+            "a small request by the narrow path led elsewhere".to_owned()
+        })?;
         fails(topology, number("far1"), vip, LARGE)?;
-        ensure(check(topology, number("dr1"), vip, LARGE, LIMIT)? == "dr1", || "another way".to_owned())?;
+        ensure(check(topology, number("dr1"), vip, LARGE, LIMIT)? == "dr1", || {
+            "a full request by the other path led elsewhere".to_owned()
+        })?;
     }
     println!(
         "   checks fail without the VIP, and with full packets on a path of {narrow} bytes; others do not"
@@ -206,7 +212,7 @@ fn outlives_the_dataplane(topology: &Topology, shunt: &mut Shunt<'_>) -> Result<
     let traces = probe_traces(topology)?;
     ensure(traces.is_empty(), || format!("detach said {removed}, and left {traces}"))?;
     start_dataplane(topology, shunt)?;
-    ensure(!probe_traces(topology)?.is_empty(), || "there are probes again".to_owned())
+    ensure(!probe_traces(topology)?.is_empty(), || "a new dataplane does not deliver probes".to_owned())
 }
 
 fn start_dataplane(topology: &Topology, shunt: &mut Shunt<'_>) -> Result<()> {

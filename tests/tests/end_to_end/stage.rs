@@ -11,6 +11,7 @@ use shunt_tests::curl::{self, Curl, Manner, Reply, Request};
 use shunt_tests::error::{Error, Result, While, ensure};
 use shunt_tests::process::Process;
 use shunt_tests::programs;
+use shunt_tests::run::Run;
 use shunt_tests::servers;
 use shunt_tests::settings::Settings;
 use shunt_tests::shares::Shares;
@@ -27,15 +28,44 @@ pub fn in_topology(name: &str, shape: Shape, scenario: impl FnOnce(&Topology) ->
     let run = topology.run.name().to_owned();
     let outcome = scenario(&topology);
     if outcome.is_err() {
-        // If it failed because the process is being ended, this is where it stops.
-        drop(lifecycle::gate());
-        let logs = programs::directory()?.join("end-to-end-logs").join(name);
-        topology.run.save_logs(&logs)?;
-        println!("   logs are in {}", logs.display());
+        save_logs(&topology.run, name)?;
     }
     drop(topology);
     outcome?;
-    let traces = leftovers::traces_of(&run);
+    nothing_left(&run)
+}
+
+/// Like [`in_topology`], with a run of its own for a second box: a run has room for one pair of daemons, and what runs
+/// on that box is known by the run's name.
+pub fn with_second_box(
+    name: &str,
+    shape: Shape,
+    scenario: impl FnOnce(&Topology, &Run) -> Result<()>,
+) -> Result<()> {
+    in_topology(name, shape, |topology| {
+        let run = Run::new()?;
+        let outcome = scenario(topology, &run);
+        if outcome.is_err() {
+            save_logs(&run, &format!("{name}-box-2"))?;
+        }
+        let name = run.name().to_owned();
+        drop(run);
+        outcome?;
+        nothing_left(&name)
+    })
+}
+
+fn save_logs(run: &Run, name: &str) -> Result<()> {
+    // If it failed because the process is being ended, this is where it stops.
+    drop(lifecycle::gate());
+    let logs = programs::directory()?.join("end-to-end-logs").join(name);
+    run.save_logs(&logs)?;
+    println!("   logs are in {}", logs.display());
+    Ok(())
+}
+
+fn nothing_left(run: &str) -> Result<()> {
+    let traces = leftovers::traces_of(run);
     ensure(traces.is_empty(), || format!("left behind: {}", traces.join(", ")))
 }
 

@@ -13,14 +13,13 @@ mod downloads;
 mod visits;
 mod watcher;
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use shunt_api::mac::MacAddress;
-use shunt_api::status::{ControlStatus, Event, Flows, L2Role};
+use shunt_api::status::{ControlStatus, Event, L2Role};
 use shunt_tests::error::{Error, Result, ensure};
 use shunt_tests::namespace::Namespace;
 use shunt_tests::process::Process;
@@ -28,13 +27,13 @@ use shunt_tests::run::Run;
 use shunt_tests::settings::{Settings, like_v4};
 use shunt_tests::shunt::{PATIENCE, Shunt};
 use shunt_tests::topology::{Arms, Node, Segment, Shape, Topology};
-use shunt_tests::{leftovers, lifecycle, programs, servers, wait};
+use shunt_tests::{servers, wait};
 
 use self::downloads::Downloads;
 use self::visits::Visits;
 use self::watcher::{Question, Watcher};
 use crate::segment::{forget_routes, mac_of, on_segment};
-use crate::stage::in_topology;
+use crate::stage::with_second_box;
 
 /// Last numbers of the VIPs.
 const DR: u8 = 210;
@@ -63,20 +62,7 @@ const CHECK: &str = r#"check = { type = "http", interval = "500ms", timeout = "4
 
 pub fn run() -> Result<()> {
     let shape = Shape { arms: Arms::Two, queues: 1, dr: 3, far: 3, vips: all_vips() };
-    in_topology("takeover", shape, |topology| {
-        // Box 2 is a run of its own: a run has room for one pair of daemons.
-        let run = Run::new()?;
-        let outcome = two_boxes(topology, &run);
-        if outcome.is_err() {
-            drop(lifecycle::gate());
-            run.save_logs(&programs::directory()?.join("end-to-end-logs").join("takeover-box-2"))?;
-        }
-        let name = run.name().to_owned();
-        drop(run);
-        outcome?;
-        let traces = leftovers::traces_of(&name);
-        ensure(traces.is_empty(), || format!("left behind: {}", traces.join(", ")))
-    })
+    with_second_box("takeover", shape, two_boxes)
 }
 
 /// Those that the backends have, too: their flows go on over either box.
@@ -172,12 +158,6 @@ impl<'t> Peer<'t> {
 
     fn becomes(&self, role: L2Role) -> Result<()> {
         wait::until_true(&format!("a box to be {role:?}"), LIMIT, || self.role() == Some(role)).map(drop)
-    }
-
-    /// Client ends of the flows that it has met.
-    fn flows(&self) -> Result<BTreeSet<SocketAddr>> {
-        let Flows { flows, .. } = self.shunt.lbctl_json(&["flows", "--limit", "100000"])?;
-        Ok(flows.iter().map(|flow| SocketAddr::new(flow.client, flow.client_port)).collect())
     }
 }
 
@@ -305,8 +285,8 @@ impl Stage<'_> {
     /// The downloads go on, over this box.
     fn goes_on(&self, peer: &Peer<'_>) -> Result<()> {
         let took = self.downloads.go_on()?;
-        let (flows, count) = (peer.flows()?, self.downloads.count());
-        let came = self.downloads.ends().filter(|end| flows.contains(end)).count();
+        let (ends, count) = (peer.shunt.client_ends()?, self.downloads.count());
+        let came = self.downloads.ends().filter(|end| ends.contains(end)).count();
         println!("     {came} of {count} downloads go on over it, two seconds of each after {}", ms(took));
         ensure(came == count, || "not every download came to the box that answers".to_owned())
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use shunt_api::mac::MacAddress;
 
 use super::frame::{self, Ethernet};
+use crate::checksum::checksum;
 
 /// All nodes of the link.
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -52,7 +53,7 @@ impl Ndp {
         let message = packet.get(40..40 + usize::from(frame::u16_at(header, 4)?))?;
         let (source, destination) = (frame::ipv6_at(header, 8)?, frame::ipv6_at(header, 24)?);
         let pseudo = frame::pseudo_header(source.into(), destination.into(), ICMPV6, message.len());
-        if message.len() < FIXED || frame::checksum(&[&pseudo, message]) != 0 || message[1] != 0 {
+        if message.len() < FIXED || checksum(&[&pseudo, message]) != 0 || message[1] != 0 {
             return None;
         }
         let target = frame::ipv6_at(message, 8).filter(|target| !target.is_multicast())?;
@@ -143,7 +144,7 @@ fn advertisement(
 
 fn seal(message: &mut [u8], from: Ipv6Addr, to: Ipv6Addr) {
     let pseudo = frame::pseudo_header(from.into(), to.into(), ICMPV6, message.len());
-    let checksum = frame::checksum(&[&pseudo, message]);
+    let checksum = checksum(&[&pseudo, message]);
     message[2..4].copy_from_slice(&checksum.to_be_bytes());
 }
 

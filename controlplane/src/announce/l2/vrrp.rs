@@ -8,6 +8,7 @@ use std::time::Duration;
 use shunt_api::mac::MacAddress;
 
 use super::frame::{self, Ethernet};
+use crate::checksum::checksum;
 
 /// IP protocol number.
 pub const PROTOCOL: u8 = 112;
@@ -70,7 +71,7 @@ impl Advertisement {
             return Err(Refused::Length);
         }
         let pseudo = frame::pseudo_header(from, to, PROTOCOL, message.len());
-        if frame::checksum(&[&pseudo, message]) != 0 {
+        if checksum(&[&pseudo, message]) != 0 {
             return Err(Refused::Checksum);
         }
         let interval_cs = u16::from_be_bytes([fixed[4], fixed[5]]) & INTERVAL_MAX;
@@ -92,7 +93,7 @@ impl Advertisement {
             IpAddr::V6(address) => message.extend(address.octets()),
         }
         let pseudo = frame::pseudo_header(from, to, PROTOCOL, message.len());
-        let checksum = frame::checksum(&[&pseudo, &message]);
+        let checksum = checksum(&[&pseudo, &message]);
         message[6..8].copy_from_slice(&checksum.to_be_bytes());
         let (ethertype, packet) = match from {
             IpAddr::V4(from) => (frame::IPV4, ipv4_packet(from, &message)),
@@ -116,7 +117,7 @@ fn ip(packet: &[u8]) -> Option<(IpAddr, IpAddr, u8, &[u8])> {
             let header = usize::from(packet[0] & 0xf) * 4;
             let fixed = packet.first_chunk::<20>()?;
             let fragment = frame::u16_at(fixed, 6)? & 0x3fff != 0;
-            let intact = header >= 20 && frame::checksum(&[packet.get(..header)?]) == 0;
+            let intact = header >= 20 && checksum(&[packet.get(..header)?]) == 0;
             let message = packet.get(header..usize::from(frame::u16_at(fixed, 2)?))?;
             let known = fixed[9] == PROTOCOL && !fragment && intact;
             let (from, to) = (frame::ipv4_at(fixed, 12)?, frame::ipv4_at(fixed, 16)?);
@@ -139,7 +140,7 @@ fn ipv4_packet(from: Ipv4Addr, message: &[u8]) -> Vec<u8> {
     packet.extend([0, 0, 0, 0, 255, PROTOCOL, 0, 0]);
     packet.extend(from.octets());
     packet.extend(GROUP_V4.octets());
-    let checksum = frame::checksum(&[&packet]);
+    let checksum = checksum(&[&packet]);
     packet[10..12].copy_from_slice(&checksum.to_be_bytes());
     packet.extend(message);
     packet

@@ -23,7 +23,7 @@ fn changed(mut packet: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
     packet[26..28].fill(0);
     let (from, to) = (frame::ipv4_at(&packet, 12).unwrap(), frame::ipv4_at(&packet, 16).unwrap());
     let pseudo = frame::pseudo_header(from.into(), to.into(), PROTOCOL, packet.len() - 20);
-    let checksum = frame::checksum(&[&pseudo, &packet[20..]]);
+    let checksum = checksum(&[&pseudo, &packet[20..]]);
     packet[26..28].copy_from_slice(&checksum.to_be_bytes());
     packet
 }
@@ -60,7 +60,7 @@ fn what_must_not_count_is_refused() {
         bytes[at] = value;
         // The header's own checksum is mended.
         bytes[10..12].fill(0);
-        let checksum = frame::checksum(&[&bytes[..20]]);
+        let checksum = checksum(&[&bytes[..20]]);
         bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
         bytes
     };
