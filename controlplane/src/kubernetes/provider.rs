@@ -25,6 +25,7 @@ use super::translate::wanted::Wanted;
 use super::translate::{self, Addresses, Problem, Translated};
 use super::write::{Writer, Written};
 use crate::journal::{Happening, Journal};
+use crate::until::until;
 
 /// Changes that come together are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -134,7 +135,7 @@ impl Provider {
                 // Fails only if the control plane is gone, and this with it.
                 Ok(()) = served.changed(), if complete => {}
                 Ok(()) = contacts.changed() => self.tell_contact(&contacts.borrow_and_update().clone()),
-                () = at(self.next_look()), if complete => {}
+                () = until(self.next_look()), if complete => {}
             }
             if complete {
                 tokio::time::sleep(DEBOUNCE).await;
@@ -237,13 +238,5 @@ impl Provider {
         };
         let reason = (!problems.is_empty()).then(|| problems.join("; "));
         tell(&self.outlets.journal, &self.cluster, level, text, reason);
-    }
-}
-
-/// Then; never if there is nothing to wait for.
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant.into()).await,
-        None => std::future::pending().await,
     }
 }
