@@ -7,6 +7,8 @@
 //!                          └──→ report: finalizers, status, events (pure) ──→ write (I/O, the leader alone)
 //! ```
 
+#[cfg(test)]
+mod double;
 pub mod extract;
 pub mod facts;
 pub mod ipam;

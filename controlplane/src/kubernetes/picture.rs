@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -92,23 +92,49 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let config = watcher::Config::default().timeout(WATCH_TIMEOUT_S).any_semantic();
+    // Lists are the most recent there are: an older one may lack the status that says who has an address.
+    let config = watcher::Config::default().timeout(WATCH_TIMEOUT_S);
     let (changed, contact) = (Arc::clone(changed), Arc::clone(contact));
-    let watched = watcher(Api::<K>::all(client.clone()), config).default_backoff();
+    let watched = begun_again(Api::<K>::all(client.clone()), config).default_backoff();
     // They are most of an object, and of no use here.
     let events = watched.modify(|object| object.managed_fields_mut().clear()).reflect(writer);
     let work = async move {
         let mut events = pin!(events);
         while let Some(event) = events.next().await {
-            let problem = event.err().map(|error| format!("{kind}: {error}"));
-            let well = problem.is_none();
-            contact.send_if_modified(|contact| told(contact, kind, problem));
-            if well {
+            let problem = match event {
+                // Said before the API is asked, and shown only once the list is complete.
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => continue,
+                Ok(_) => None,
+                Err(error) => Some(format!("{kind}: {error}")),
+            };
+            if problem.is_none() {
                 changed.notify_one();
             }
+            contact.send_if_modified(|contact| told(contact, kind, problem));
         }
     };
     (store, work)
+}
+
+/// A watcher that is begun anew, with a list, when the API refuses to watch from where it was. (It does so by itself when
+/// it is told so in a watch, but not when it is the answer to one.)
+fn begun_again<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+{
+    let begin = move || watcher(api.clone(), config.clone()).boxed();
+    stream::unfold((begin(), begin), |(mut events, begin)| async {
+        let event = events.next().await?;
+        if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = &event
+            && status.code == 410
+        {
+            events = begin();
+        }
+        Some((event, (events, begin)))
+    })
 }
 
 /// Whether that is news.

@@ -23,14 +23,16 @@ use super::report::ownership::{Class, may_be_served};
 use super::report::{self, Action, Outcome, Reporter};
 use super::translate::wanted::Wanted;
 use super::translate::{self, Addresses, Problem, Translated};
-use super::write::{Writer, Written};
+use super::write::{Job, Writer, Written};
 use crate::journal::{Happening, Journal};
-use crate::until::until;
+use crate::until::{now, until};
 
 /// Changes that come together are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// Until a kubeconfig that could not be used is tried again.
 const CONNECT_PAUSE: Duration = Duration::from_secs(5);
+/// A connection on which nothing was heard for so long is dead; a watch speaks more often ([`super::picture`]).
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// After so long without the dataplane's word people should know that it is waited for.
 const OVERDUE: Duration = Duration::from_secs(2);
 
@@ -49,6 +51,10 @@ pub struct Outlets {
 /// Serves a cluster for ever.
 pub async fn serve(cluster: Kubernetes, outlets: Outlets) {
     let client = connected(&cluster, &outlets.journal).await;
+    serve_by(client, cluster, outlets).await;
+}
+
+async fn serve_by(client: Client, cluster: Kubernetes, outlets: Outlets) {
     let changed = Arc::new(Notify::new());
     let (contact, contacts) = watch::channel(Contact::default());
     let (picture, following) = follow(&client, &changed, contact);
@@ -74,7 +80,9 @@ async fn connected(cluster: &Kubernetes, journal: &Journal) -> Client {
 async fn connect(kubeconfig: &Path) -> Result<Client, String> {
     let read = Kubeconfig::read_from(kubeconfig).map_err(|error| error.to_string())?;
     let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
-    let config = config.map_err(|error| error.to_string())?;
+    let mut config = config.map_err(|error| error.to_string())?;
+    config.read_timeout = Some(SILENCE_MAX);
+    config.reset_reader_on_write = true;
     Client::try_from(config).map_err(|error| error.to_string())
 }
 
@@ -125,27 +133,41 @@ impl Provider {
     async fn run(mut self, changed: &Notify, mut contacts: watch::Receiver<Contact>) {
         let mut served = self.outlets.served.clone();
         let mut complete = false;
+        // When to look next, and the earliest time for it.
+        let (mut due, mut rested) = (None, now());
         loop {
-            tokio::select! {
-                () = changed.notified(), if complete => {}
+            let due_by_itself = self.next_look().filter(|_| complete);
+            let calls_for_look = tokio::select! {
+                () = changed.notified(), if complete => true,
                 () = self.picture.complete(), if !complete => {
                     complete = true;
                     tell(&self.outlets.journal, &self.cluster, Level::INFO, "is known", None);
+                    true
                 }
                 // Fails only if the control plane is gone, and this with it.
-                Ok(()) = served.changed(), if complete => {}
-                Ok(()) = contacts.changed() => self.tell_contact(&contacts.borrow_and_update().clone()),
-                () = until(self.next_look()), if complete => {}
-            }
-            if complete {
-                tokio::time::sleep(DEBOUNCE).await;
-                self.look().await;
+                Ok(()) = served.changed(), if complete => true,
+                Ok(()) = contacts.changed() => {
+                    self.tell_contact(&contacts.borrow_and_update().clone());
+                    false
+                }
+                Some((job, written)) = self.writer.ended() => self.take_note(&job, written),
+                () = until(due.into_iter().chain(due_by_itself).min()) => {
+                    let began = now();
+                    self.look();
+                    // While much changes, half of the time is for other tasks.
+                    rested = now() + (now() - began);
+                    due = None;
+                    false
+                }
+            };
+            if calls_for_look {
+                due = due.or_else(|| Some(rested.max(now() + DEBOUNCE)));
             }
         }
     }
 
     /// Looks at everything, and does what follows.
-    async fn look(&mut self) {
+    fn look(&mut self) {
         let facts = self.picture.facts();
         let ours = facts.services.iter().filter(|(_, service)| may_be_served(service, &self.class));
         let ours: Vec<&ServiceKey> = ours.map(|(key, _)| key).collect();
@@ -160,7 +182,7 @@ impl Provider {
             changes
         });
         let actions = self.report(&facts, &allocations, &translated);
-        self.write(&facts, actions).await;
+        self.writer.set(self.jobs(actions));
     }
 
     fn report(
@@ -180,17 +202,22 @@ impl Provider {
             let of = programmed.as_ref().and_then(|programmed| programmed.get(key));
             translated.vips().iter().all(|vip| of.is_some_and(|of| of.contains(vip)))
         });
-        let now = Instant::now();
+        let now = now();
         self.waiting_since = if all { None } else { self.waiting_since.or(Some(now)) };
         let overdue = self.waiting_since.is_some_and(|since| now.duration_since(since) >= OVERDUE);
-        self.reporter.report(&facts.services, |key| Outcome {
-            addresses: allocations.get(key).map_or(&[][..], |of| &of.addresses),
-            address_problem: problems.get(key),
-            translated: translated.get(key),
-            programmed: programmed
-                .as_ref()
-                .map(|programmed| programmed.get(key).map_or(&[][..], Vec::as_slice)),
-            overdue,
+        let (writer, picture) = (&self.writer, &self.picture);
+        let version = |key: &ServiceKey| picture.service(key)?.metadata.resource_version.clone();
+        let is_free = |key: &ServiceKey| writer.is_free(&facts.services[key].uid, || version(key));
+        self.reporter.report(&facts.services, |key| {
+            is_free(key).then(|| Outcome {
+                addresses: allocations.get(key).map_or(&[][..], |of| &of.addresses),
+                address_problem: problems.get(key),
+                translated: translated.get(key),
+                programmed: programmed
+                    .as_ref()
+                    .map(|programmed| programmed.get(key).map_or(&[][..], Vec::as_slice)),
+                overdue,
+            })
         })
     }
 
@@ -208,25 +235,28 @@ impl Provider {
         facts.services.keys().map(|key| (key.clone(), of(key))).collect()
     }
 
-    async fn write(&mut self, facts: &Facts, actions: BTreeMap<ServiceKey, Vec<Action>>) {
-        for (key, actions) in actions {
-            let (Some(service), Some(object)) = (facts.services.get(&key), self.picture.service(&key)) else {
-                continue;
-            };
-            match self.writer.carry_out(&key, service, &object, &actions).await {
-                Written::Yes => self.reporter.written(service),
-                Written::Owned => {
-                    if let Some(event) = self.reporter.conflict(service) {
-                        self.writer.tell(&key, &service.uid, &event).await;
-                    }
+    fn jobs(&self, actions: BTreeMap<ServiceKey, Vec<Action>>) -> Vec<Job> {
+        let job = |(key, actions)| Some(Job { object: self.picture.service(&key)?, key, actions });
+        actions.into_iter().filter_map(job).collect()
+    }
+
+    /// Whether to look again: what was written is seen already, so no change will call for a look.
+    fn take_note(&mut self, job: &Job, written: Written) -> bool {
+        let uid = job.uid();
+        match written {
+            Written::Yes if job.writes() => self.reporter.written(uid),
+            Written::Owned => {
+                if let Some(event) = self.reporter.conflict(uid) {
+                    self.writer.tell(job, event);
                 }
-                Written::Failed => {}
             }
+            Written::Yes | Written::Failed => {}
         }
+        self.picture.service(&job.key).is_none_or(|object| !Arc::ptr_eq(&object, &job.object))
     }
 
     fn next_look(&self) -> Option<Instant> {
-        let overdue = self.waiting_since.map(|since| since + OVERDUE).filter(|at| *at > Instant::now());
+        let overdue = self.waiting_since.map(|since| since + OVERDUE).filter(|at| *at > now());
         self.writer.next_try().into_iter().chain(overdue).min()
     }
 
@@ -240,3 +270,6 @@ impl Provider {
         tell(&self.outlets.journal, &self.cluster, level, text, reason);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,16 +107,16 @@ impl Reporter {
         Self { class, nat_ip_mode, told: HashMap::new() }
     }
 
-    /// What there is to be done, for Services for which there is something.
+    /// What there is to be done, for Services for which there is something. Those without an outcome are not looked at.
     pub fn report<'a>(
         &mut self,
         services: &BTreeMap<ServiceKey, Service>,
-        outcome: impl Fn(&ServiceKey) -> Outcome<'a>,
+        outcome: impl Fn(&ServiceKey) -> Option<Outcome<'a>>,
     ) -> BTreeMap<ServiceKey, Vec<Action>> {
         let uids: HashSet<_> = services.values().map(|service| service.uid.as_str()).collect();
         self.told.retain(|uid, _| uids.contains(uid.as_str()));
         let one = |(key, service)| {
-            let actions = self.one(service, &outcome(key));
+            let actions = self.one(service, &outcome(key)?);
             (!actions.is_empty()).then(|| (key.clone(), actions))
         };
         services.iter().filter_map(one).collect()
@@ -124,14 +124,13 @@ impl Reporter {
 
     /// The API refused a status because another manager owns it ([`bodies::is_owned_by_another`]): says so once until
     /// [`Reporter::written`]. Whoever writes tries again ever more seldom.
-    pub fn conflict(&mut self, service: &Service) -> Option<Event> {
-        let told = self.told.entry(service.uid.clone()).or_insert_with(|| Told::of(service));
-        told.conflict()
+    pub fn conflict(&mut self, uid: &str) -> Option<Event> {
+        self.told.get_mut(uid)?.conflict()
     }
 
     /// The API took a status.
-    pub fn written(&mut self, service: &Service) {
-        if let Some(told) = self.told.get_mut(&service.uid) {
+    pub fn written(&mut self, uid: &str) {
+        if let Some(told) = self.told.get_mut(uid) {
             told.written();
         }
     }

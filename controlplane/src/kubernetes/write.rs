@@ -1,7 +1,10 @@
-//! Carries out what [`super::report`] asks for. A failure is logged, and since actions are given anew as long as the
-//! watched object does not show them done, nothing more is needed to try again, but not at once.
+//! Carries out what [`super::report`] asks for: several Services at once, what is to be done for one in order until
+//! something fails. A failure is logged, and since actions are given anew as long as the watched object does not show
+//! them done, nothing more is needed to try again, but not at once. Events are given only once, so those that were not
+//! told are kept until what goes before them is done.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
@@ -9,10 +12,12 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Error};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
-use super::facts::{self, ServiceKey};
+use super::facts::{Labels, ServiceKey};
 use super::report::status::Status;
 use super::report::{self, Action, bodies};
+use crate::until::now;
 
 /// Whose the fields are that we apply, and who reports events.
 const MANAGER: &str = "shunt";
@@ -20,11 +25,28 @@ const MANAGER: &str = "shunt";
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 /// Then it is as seldom as the cloud provider's (facts: 5 min).
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
+/// Services written to at once: a slow API then holds up few, and a quick one gets no flood.
+const AT_ONCE: usize = 16;
+/// Without an answer for so long a write has failed.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// For so long what was written is expected to be seen, before it is written again.
+const SHOWN_WITHIN: Duration = Duration::from_secs(5);
 
-/// What became of the actions for a Service.
+/// What is to be done for a Service.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its name.
+    pub key: ServiceKey,
+    /// As it was seen.
+    pub object: Arc<Service>,
+    /// In order.
+    pub actions: Vec<Action>,
+}
+
+/// What became of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// All were carried out, or it is too early to try again.
+    /// All was carried out.
     Yes,
     /// The status is another manager's.
     Owned,
@@ -34,83 +56,178 @@ pub enum Written {
 
 /// Writes to one cluster.
 pub struct Writer {
-    client: Client,
-    recorder: Recorder,
-    class: String,
-    /// By uid: when to try again, and how long was waited before.
-    waiting: HashMap<String, (Instant, Duration)>,
+    hand: Hand,
+    /// By uid: Services that are let alone for now.
+    resting: HashMap<String, Rest>,
+    /// By uid: how long was waited after the last of the failures in a row.
+    pauses: HashMap<String, Duration>,
+    /// By uid: events that are still to be told.
+    owed: HashMap<String, Job>,
+    queue: VecDeque<Job>,
+    /// By uid: Services that are being written to.
+    busy: HashSet<String>,
+    running: JoinSet<(Job, Result<(), Failure>)>,
 }
+
+#[derive(Debug)]
+struct Rest {
+    until: Instant,
+    /// Or until it looks otherwise than in this version; `None`: whatever it looks like.
+    written: Option<String>,
+}
+
+/// The action that failed, and why.
+type Failure = (usize, Box<Error>);
 
 impl Writer {
     /// `class` is the value of the mark.
     pub fn new(client: Client, class: String) -> Self {
         let reporter = Reporter { controller: "shunt.dev/controlplane".into(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, class, waiting: HashMap::new() }
+        Self {
+            hand: Hand { client, recorder, class: class.into() },
+            resting: HashMap::new(),
+            pauses: HashMap::new(),
+            owed: HashMap::new(),
+            queue: VecDeque::new(),
+            busy: HashSet::new(),
+            running: JoinSet::new(),
+        }
     }
 
     /// When something is to be tried again.
     pub fn next_try(&self) -> Option<Instant> {
-        self.waiting.values().map(|(at, _)| *at).min()
+        self.resting.values().map(|rest| rest.until).min()
     }
 
-    /// Carries out the actions for a Service, in order, until one fails.
-    pub async fn carry_out(
-        &mut self,
-        key: &ServiceKey,
-        service: &facts::Service,
-        object: &Service,
-        actions: &[Action],
-    ) -> Written {
-        let now = Instant::now();
-        let before = self.waiting.get(&service.uid).copied();
-        if before.is_some_and(|(at, _)| now < at) {
-            return Written::Yes;
+    /// Whether it makes sense to ask what is to be done for a Service: it does not while what was decided last is being
+    /// written, or was and is not seen yet, or failed a moment ago.
+    pub fn is_free(&self, uid: &str, version: impl FnOnce() -> Option<String>) -> bool {
+        let rests = |rest: &Rest| now() < rest.until && (rest.written.is_none() || version() == rest.written);
+        !self.busy.contains(uid) && !self.resting.get(uid).is_some_and(rests)
+    }
+
+    /// What is to be done for Services that are free. Takes the place of what was not begun.
+    pub fn set(&mut self, jobs: Vec<Job>) {
+        std::mem::take(&mut self.queue).into_iter().for_each(|job| self.owe(job));
+        let asked: HashSet<&str> = jobs.iter().map(Job::uid).collect();
+        self.resting.retain(|uid, rest| !asked.contains(uid.as_str()) && now() < rest.until);
+        let (busy, resting) = (&self.busy, &self.resting);
+        self.pauses
+            .retain(|uid, _| asked.contains(uid.as_str()) || busy.contains(uid) || resting.contains_key(uid));
+        for mut job in jobs {
+            job.actions.extend(self.owed.remove(job.uid()).into_iter().flat_map(|owed| owed.actions));
+            self.queue.push_back(job);
         }
-        for action in actions {
-            let Err(error) = self.one(key, service, object, action).await else { continue };
-            let pause = before.map_or(BACK_OFF_MIN, |(_, pause)| (pause * 2).min(BACK_OFF_MAX));
-            self.waiting.insert(service.uid.clone(), (now + pause, pause));
-            if is_owned(&error) {
-                return Written::Owned;
+        let told = |uid: &String, _: &mut Job| !busy.contains(uid) && !resting.contains_key(uid);
+        self.queue.extend(self.owed.extract_if(told).map(|(_, job)| job));
+        self.start();
+    }
+
+    /// The next job to end, and what became of it; `None` if none is under way.
+    pub async fn ended(&mut self) -> Option<(Job, Written)> {
+        let (job, result) = self.running.join_next().await?.expect("a write neither panics nor is aborted");
+        self.busy.remove(job.uid());
+        let written = self.note(&job, result);
+        self.start();
+        Some((job, written))
+    }
+
+    /// Says something about a Service as soon as may be.
+    pub fn tell(&mut self, job: &Job, event: report::events::Event) {
+        let job = Job { actions: vec![Action::Event(event)], ..job.clone() };
+        self.queue.push_front(job);
+        self.start();
+    }
+
+    fn start(&mut self) {
+        while self.running.len() < AT_ONCE {
+            let Some(job) = self.queue.pop_front() else { return };
+            self.busy.insert(job.uid().to_owned());
+            let hand = self.hand.clone();
+            self.running.spawn(async move {
+                let result = hand.carry_out(&job).await;
+                (job, result)
+            });
+        }
+    }
+
+    fn note(&mut self, job: &Job, result: Result<(), Failure>) -> Written {
+        let uid = job.uid().to_owned();
+        let Err((at, error)) = result else {
+            if job.writes() {
+                self.pauses.remove(&uid);
+                let written = job.object.metadata.resource_version.clone();
+                self.resting.insert(uid, Rest { until: now() + SHOWN_WITHIN, written });
             }
-            tracing::warn!("Service {key}: {error}; trying again in {pause:?}");
-            return Written::Failed;
-        }
-        self.waiting.remove(&service.uid);
-        Written::Yes
-    }
-
-    /// Says something about a Service. What cannot be said is logged: nothing depends on it.
-    pub async fn tell(&self, key: &ServiceKey, uid: &str, event: &report::events::Event) {
-        let event = Event {
-            type_: if event.warning { EventType::Warning } else { EventType::Normal },
-            reason: event.reason.clone(),
-            note: Some(event.message.clone()),
-            action: "Reconcile".into(),
-            secondary: None,
+            return Written::Yes;
         };
-        if let Err(error) = self.recorder.publish(&event, &reference(key, uid)).await {
-            tracing::warn!("event {} of Service {key}: {error}", event.reason);
+        let pause = self.pauses.get(&uid).map_or(BACK_OFF_MIN, |pause| (*pause * 2).min(BACK_OFF_MAX));
+        self.pauses.insert(uid.clone(), pause);
+        self.resting.insert(uid, Rest { until: now() + pause, written: None });
+        self.owe(Job { actions: job.actions[at..].to_vec(), ..job.clone() });
+        if is_owned(&error) {
+            return Written::Owned;
         }
+        tracing::warn!("Service {}: {error}; trying again in {pause:?}", job.key);
+        Written::Failed
     }
 
-    async fn one(
-        &self,
-        key: &ServiceKey,
-        service: &facts::Service,
-        object: &Service,
-        action: &Action,
-    ) -> Result<(), Error> {
+    /// Keeps the events of a job that was not, or not wholly, carried out.
+    fn owe(&mut self, mut job: Job) {
+        job.actions.retain(|action| matches!(action, Action::Event(_)));
+        if job.actions.is_empty() {
+            return;
+        }
+        match self.owed.get_mut(job.uid()) {
+            Some(owed) => owed.actions.append(&mut job.actions),
+            None => drop(self.owed.insert(job.uid().to_owned(), job)),
+        }
+    }
+}
+
+impl Job {
+    /// Of its object.
+    pub fn uid(&self) -> &str {
+        self.object.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// More than events.
+    pub fn writes(&self) -> bool {
+        self.actions.iter().any(|action| !matches!(action, Action::Event(_)))
+    }
+}
+
+/// What does the writing.
+#[derive(Clone)]
+struct Hand {
+    client: Client,
+    recorder: Recorder,
+    class: Arc<str>,
+}
+
+impl Hand {
+    async fn carry_out(&self, job: &Job) -> Result<(), Failure> {
+        for (at, action) in job.actions.iter().enumerate() {
+            let done = tokio::time::timeout(ANSWER_WITHIN, self.one(job, action)).await;
+            let done = done.unwrap_or_else(|late| Err(Error::Service(Box::new(late))));
+            done.map_err(|error| (at, Box::new(error)))?;
+        }
+        Ok(())
+    }
+
+    async fn one(&self, job: &Job, action: &Action) -> Result<(), Error> {
+        let (key, uid) = (&job.key, job.uid());
         let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
-        let finalizers = object.metadata.finalizers.clone().unwrap_or_default();
-        let uid = &service.uid;
+        let finalizers = job.object.metadata.finalizers.as_deref().unwrap_or_default();
+        let none = Labels::new();
+        let annotations = job.object.metadata.annotations.as_ref().unwrap_or(&none);
         match action {
             Action::AddFinalizer => {
-                patched(&api, key, bodies::claim(uid, &finalizers, &service.annotations, &self.class)).await
+                patched(&api, key, bodies::claim(uid, finalizers, annotations, &self.class)).await
             }
             Action::RemoveFinalizer => {
-                patched(&api, key, bodies::release(uid, &finalizers, &service.annotations)).await
+                patched(&api, key, bodies::release(uid, finalizers, annotations)).await
             }
             Action::PatchStatus(status) => applied(&api, key, uid, status).await,
             Action::ClearStatus => match applied(&api, key, uid, &Status::default()).await {
@@ -121,6 +238,20 @@ impl Writer {
                 self.tell(key, uid, event).await;
                 Ok(())
             }
+        }
+    }
+
+    /// What cannot be said is logged: nothing depends on it.
+    async fn tell(&self, key: &ServiceKey, uid: &str, event: &report::events::Event) {
+        let event = Event {
+            type_: if event.warning { EventType::Warning } else { EventType::Normal },
+            reason: event.reason.clone(),
+            note: Some(event.message.clone()),
+            action: "Reconcile".into(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &reference(key, uid)).await {
+            tracing::warn!("event {} of Service {key}: {error}", event.reason);
         }
     }
 }

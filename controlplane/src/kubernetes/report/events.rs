@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
-use super::status::{cut, is_whole};
+use super::status::{PROGRAMMED, cut, is_whole};
 use super::{Outcome, Phase};
 use crate::kubernetes::facts::Service;
 use crate::kubernetes::translate::{self, Problem, Translated, UNAVAILABLE};
@@ -35,6 +35,8 @@ pub struct Told {
     ensured: Option<(Vec<IpAddr>, u64)>,
     /// The messages that the Service showed when it was first seen.
     shown: Vec<String>,
+    /// The addresses with which it then showed to be served, until its status is to be another.
+    shown_served: Option<Vec<IpAddr>>,
     conflict: bool,
 }
 
@@ -42,7 +44,9 @@ impl Told {
     /// Nothing yet, but for what the Service shows.
     pub fn of(service: &Service) -> Self {
         let shown = service.conditions.values().map(|(_, _, message)| message.clone()).collect();
-        Self { phase: None, problems: BTreeSet::new(), ensured: None, shown, conflict: false }
+        let served = service.conditions.get(PROGRAMMED).is_some_and(|(status, ..)| *status);
+        let shown_served = served.then(|| service.ingress.iter().filter_map(|ingress| ingress.ip).collect());
+        Self { phase: None, problems: BTreeSet::new(), ensured: None, shown, shown_served, conflict: false }
     }
 
     /// What to tell before and after the writes of this phase. `patching`: the status is not yet what it should be.
@@ -69,8 +73,11 @@ impl Told {
         if matches!(phase, Phase::Refused | Phase::Programming | Phase::Serving) {
             after.extend(self.problems(service, phase, outcome));
         }
+        if patching {
+            self.shown_served = None;
+        }
         if phase == Phase::Serving && !patching {
-            after.extend(self.ensured(service, outcome, last.is_none()));
+            after.extend(self.ensured(service, outcome));
         }
         (before, after)
     }
@@ -108,13 +115,13 @@ impl Told {
         events
     }
 
-    /// The Service shows what it should. `first`: it did so when it was first seen, so nothing happened.
-    fn ensured(&mut self, service: &Service, outcome: &Outcome<'_>, first: bool) -> Option<Event> {
+    /// The Service shows what it should. If it did so when it was first seen, nothing happened.
+    fn ensured(&mut self, service: &Service, outcome: &Outcome<'_>) -> Option<Event> {
         let translated = outcome.translated.filter(|translated| is_whole(outcome, translated))?;
         let now = (outcome.addresses.to_vec(), fingerprint(service, translated));
         let last = self.ensured.replace(now.clone());
         match last {
-            _ if first => None,
+            None if self.shown_served.as_deref() == Some(outcome.addresses) => None,
             Some(last) if last == now => None,
             Some((addresses, _)) if addresses == now.0 => {
                 Some(normal("UpdatedLoadBalancer", "Updated load balancer"))

@@ -285,11 +285,11 @@ fn a_wrong_annotation_is_told_and_served_by_the_default() {
 #[test]
 fn a_conflict_is_told_once_until_a_status_is_taken() {
     let mut world = served(service());
-    let service = world.service.clone();
-    assert!(world.reporter.conflict(&service).is_some_and(|event| event.warning));
-    assert_eq!(world.reporter.conflict(&service), None);
-    world.reporter.written(&service);
-    assert!(world.reporter.conflict(&service).is_some());
+    assert!(world.reporter.conflict("u1").is_some_and(|event| event.warning));
+    assert_eq!(world.reporter.conflict("u1"), None);
+    world.reporter.written("u1");
+    assert!(world.reporter.conflict("u1").is_some());
+    assert_eq!(world.reporter.conflict("another"), None);
 }
 
 #[test]

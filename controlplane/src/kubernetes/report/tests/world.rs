@@ -92,7 +92,7 @@ impl World {
             overdue: self.overdue,
         };
         let services = [(key(), self.service.clone())].into();
-        self.reporter.report(&services, |_| outcome).remove(&key()).unwrap_or_default()
+        self.reporter.report(&services, |_| Some(outcome)).remove(&key()).unwrap_or_default()
     }
 
     /// Does what is to be done, once; tells whether there was anything.

@@ -1,0 +1,131 @@
+//! The provider against a double of the API and a dataplane that does as it is told, when it is told to.
+
+mod faults;
+mod order;
+mod watching;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use shunt_api::compile::compile;
+use shunt_api::config::Config;
+use shunt_api::snapshot::FleetKey;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::*;
+use crate::kubernetes::double::objects::{namespace, node, service, slice};
+use crate::kubernetes::double::{Api, Fault};
+
+/// Long enough for whatever happens by itself, and short for all that is waited for.
+const MOMENT: Duration = Duration::from_millis(500);
+const VIP: &str = "203.0.113.0";
+
+/// A provider and what is around it.
+struct Rig {
+    api: Api,
+    wanted: watch::Receiver<Option<Wanted>>,
+    served: watch::Sender<Option<Arc<Snapshot>>>,
+    journal: Journal,
+    provider: JoinHandle<()>,
+}
+
+/// An API with a namespace and two nodes.
+fn api() -> Api {
+    let api = Api::default();
+    api.put("namespaces", namespace());
+    [1, 2].into_iter().for_each(|number| api.put("nodes", node(number)));
+    api
+}
+
+fn file() -> Config {
+    let text = r#"
+        nic = [{ name = "eth1" }]
+        [kubernetes]
+        kubeconfig = "/none"
+        pools = [{ name = "default", addresses = ["203.0.113.0/24"], avoid_edges = false }]
+    "#;
+    Config::parse(text, "f").unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+impl Rig {
+    fn start(api: &Api) -> Self {
+        let (sender, wanted) = watch::channel(None);
+        let (served, of_dataplane) = watch::channel(None);
+        let journal = Journal::default();
+        let outlets = Outlets {
+            wanted: sender,
+            served: of_dataplane,
+            nat_families: BTreeSet::new(),
+            journal: journal.clone(),
+        };
+        let provider = tokio::spawn(serve_by(api.client(), file().kubernetes.remove(0), outlets));
+        Self { api: api.clone(), wanted, served, journal, provider }
+    }
+
+    /// With Service `shop/web`, served and told of.
+    async fn serving() -> Self {
+        let api = api();
+        api.put("services", service("web", 1, false));
+        api.put("endpointslices", slice("web", &[1]));
+        let rig = Self::start(&api);
+        rig.converge().await;
+        rig.api.writes();
+        rig
+    }
+
+    /// The dataplane does what is wanted now.
+    fn obey(&self) {
+        let snapshot = self.wanted.borrow().as_ref().map(|wanted| {
+            let (config, left_out) = file().extended(&wanted.pools, &wanted.services);
+            assert_eq!(left_out, []);
+            Arc::new(compile(&config, FleetKey([7; 16])))
+        });
+        self.served.send_replace(snapshot);
+    }
+
+    /// Until nothing happens any more, with a dataplane that obeys at once.
+    async fn converge(&self) {
+        for _ in 0..6 {
+            sleep(MOMENT).await;
+            self.obey();
+        }
+        sleep(MOMENT).await;
+    }
+
+    /// Names of the services that are wanted, and their addresses; `None` while that is not known.
+    fn wanted(&self) -> Option<BTreeMap<String, Vec<String>>> {
+        let of = |service: &translate::wanted::Service| {
+            (service.name.clone(), service.vips.iter().map(IpAddr::to_string).collect())
+        };
+        self.wanted.borrow().as_ref().map(|wanted| wanted.services.iter().map(of).collect())
+    }
+
+    fn wants_web(&self) -> bool {
+        self.wanted().is_some_and(|wanted| wanted.contains_key("shop/web"))
+    }
+
+    /// Names of the nodes that serve one, in order, draining ones left out.
+    fn backends(&self, service: &str) -> Vec<String> {
+        let wanted = self.wanted.borrow();
+        let wanted = wanted.as_ref().expect("it is known what is wanted");
+        let service = wanted.services.iter().find(|of| of.name == service).expect("it is wanted");
+        let backends = wanted.pools[service.pool].backends.iter().filter(|backend| backend.weight > 0);
+        backends.map(|backend| backend.name.clone()).collect()
+    }
+
+    /// How often people were told something.
+    fn told(&self, text: &str) -> usize {
+        self.journal.kept().iter().filter(|event| event.text.contains(text)).count()
+    }
+
+    fn status(&self, service: &str) -> Value {
+        self.api.object("services", service).unwrap()["status"].clone()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.provider.abort();
+    }
+}

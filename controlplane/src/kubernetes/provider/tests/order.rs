@@ -1,0 +1,143 @@
+//! What is written when.
+
+use serde_json::json;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn the_finalizer_comes_before_and_the_status_after_the_dataplane() {
+    let api = api();
+    let rig = Rig::start(&api);
+    sleep(MOMENT).await;
+    rig.obey();
+    api.rule(|request| {
+        let delayed = request.verb == "patch" && request.subresource.is_none();
+        delayed.then_some(Fault::Late(Duration::from_secs(3)))
+    });
+    api.put("services", service("web", 1, false));
+    sleep(Duration::from_secs(2)).await;
+    assert!(!rig.wants_web(), "it is claimed first");
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(rig.wanted(), Some([("shop/web".to_owned(), vec![VIP.to_owned()])].into()));
+    assert_eq!(api.writes(), ["shop/web (EnsuringLoadBalancer)", "shop/web +finalizer"]);
+    rig.obey();
+    sleep(MOMENT).await;
+    assert_eq!(api.writes(), [format!("shop/web status[{VIP}]"), "shop/web (EnsuredLoadBalancer)".into()]);
+    assert_eq!(rig.status("shop/web")["loadBalancer"]["ingress"][0]["ip"], VIP);
+    rig.converge().await;
+    assert!(api.writes().is_empty(), "nothing is told twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dataplane_that_is_long_in_coming_is_told_of_and_nothing_more() {
+    let api = api();
+    api.put("services", service("web", 1, false));
+    let rig = Rig::start(&api);
+    sleep(Duration::from_mins(10)).await;
+    let claimed = ["shop/web (EnsuringLoadBalancer)", "shop/web +finalizer", "shop/web status[]"];
+    assert_eq!(api.writes(), claimed);
+    rig.obey();
+    sleep(MOMENT).await;
+    assert_eq!(api.writes()[0], format!("shop/web status[{VIP}]"));
+}
+
+/// Released only once the dataplane has withdrawn it.
+async fn released_by(cease: impl FnOnce(&Api)) {
+    let rig = Rig::serving().await;
+    cease(&rig.api);
+    sleep(Duration::from_mins(1)).await;
+    assert!(!rig.wants_web());
+    assert_eq!(rig.api.writes(), ["shop/web (DeletingLoadBalancer)"]);
+    rig.obey();
+    sleep(MOMENT).await;
+    assert_eq!(
+        rig.api.writes(),
+        ["shop/web status[]", "shop/web -finalizer", "shop/web (DeletedLoadBalancer)"]
+    );
+    rig.converge().await;
+    assert!(rig.api.writes().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_finalizer_goes_after_the_withdrawal() {
+    released_by(|api| api.delete("services", "shop/web")).await;
+    released_by(|api| {
+        api.change("services", "shop/web", |service| {
+            // The API wipes the class with the type.
+            service["spec"]["type"] = "ClusterIP".into();
+            service["spec"].as_object_mut().unwrap().remove("loadBalancerClass");
+        });
+    })
+    .await;
+    // Only a Service that is made anew can have another class; without one it is not ours either.
+    released_by(|api| {
+        api.change("services", "shop/web", |service| {
+            service["spec"].as_object_mut().unwrap().remove("loadBalancerClass");
+        });
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_foreign_is_not_written_to() {
+    let api = api();
+    for (name, class) in [("theirs", json!("example.com/lb")), ("nobodys", json!(null))] {
+        let mut service = service(name, 1, false);
+        service["spec"]["loadBalancerClass"] = class;
+        service["metadata"]["finalizers"] = json!(["service.kubernetes.io/load-balancer-cleanup"]);
+        api.put("services", service);
+    }
+    let rig = Rig::start(&api);
+    rig.converge().await;
+    api.delete("services", "shop/theirs");
+    rig.converge().await;
+    assert!(api.writes().is_empty());
+    assert_eq!(rig.wanted(), Some(BTreeMap::new()));
+    // One that was ours.
+    let rig = Rig::serving().await;
+    rig.api.change("services", "shop/web", |service| {
+        service["spec"]["loadBalancerClass"] = "example.com/lb".into();
+    });
+    rig.converge().await;
+    assert!(rig.api.writes().is_empty());
+    assert!(!rig.wants_web());
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_told_at_transitions() {
+    let rig = Rig::serving().await;
+    let exclude = |excluded: bool| {
+        for node in ["n1", "n2"] {
+            rig.api.change("nodes", node, |node| {
+                let labels = json!({ "node.kubernetes.io/exclude-from-external-load-balancers": "true" });
+                node["metadata"]["labels"] = if excluded { labels } else { json!({}) };
+            });
+        }
+    };
+    exclude(true);
+    rig.converge().await;
+    let told: Vec<_> = rig.api.writes().into_iter().filter(|write| write.contains('(')).collect();
+    assert_eq!(told, ["shop/web (UnAvailableLoadBalancer)"]);
+    rig.api.change("nodes", "n1", |node| node["metadata"]["annotations"] = json!({ "x": "y" }));
+    sleep(Duration::from_hours(1)).await;
+    assert!(rig.api.writes().is_empty());
+    exclude(false);
+    rig.converge().await;
+    assert!(!rig.api.writes().iter().any(|write| write.contains("UnAvailable")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_addresses_and_repeats_nothing() {
+    let rig = Rig::serving().await;
+    let api = rig.api.clone();
+    // An older one without an address would come first.
+    api.put("services", service("older", 0, false));
+    drop(rig);
+    let rig = Rig::start(&api);
+    rig.converge().await;
+    let wanted = rig.wanted().unwrap();
+    assert_eq!(wanted["shop/web"], [VIP]);
+    assert_ne!(wanted["shop/older"], [VIP]);
+    let writes = api.writes();
+    assert!(!writes.iter().any(|write| write.starts_with("shop/web")), "{writes:#?}");
+}
