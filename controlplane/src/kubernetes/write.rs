@@ -35,7 +35,6 @@ pub enum Written {
 /// Writes to one cluster.
 pub struct Writer {
     client: Client,
-    recorder: Recorder,
     class: String,
     /// By uid: when to try again, and how long was waited before.
     waiting: HashMap<String, (Instant, Duration)>,
@@ -44,9 +43,7 @@ pub struct Writer {
 impl Writer {
     /// `class` is the value of the mark.
     pub fn new(client: Client, class: String) -> Self {
-        let reporter = Reporter { controller: "shunt.dev/controlplane".into(), instance: None };
-        let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, class, waiting: HashMap::new() }
+        Self { client, class, waiting: HashMap::new() }
     }
 
     /// When something is to be tried again.
@@ -90,7 +87,11 @@ impl Writer {
             action: "Reconcile".into(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &reference(key, uid)).await {
+        // One that is kept takes an event with the reason of an earlier one for its repetition, and drops the note.
+        // Nothing that is said here is a repetition.
+        let reporter = Reporter { controller: "shunt.dev/controlplane".into(), instance: None };
+        let recorder = Recorder::new(self.client.clone(), reporter);
+        if let Err(error) = recorder.publish(&event, &reference(key, uid)).await {
             tracing::warn!("event {} of Service {key}: {error}", event.reason);
         }
     }
