@@ -82,10 +82,8 @@ type Failure = (usize, Box<Error>);
 impl Writer {
     /// `class` is the value of the mark.
     pub fn new(client: Client, class: String) -> Self {
-        let reporter = Reporter { controller: "shunt.dev/controlplane".into(), instance: None };
-        let recorder = Recorder::new(client.clone(), reporter);
         Self {
-            hand: Hand { client, recorder, class: class.into() },
+            hand: Hand { client, class: class.into() },
             resting: HashMap::new(),
             pauses: HashMap::new(),
             owed: HashMap::new(),
@@ -202,7 +200,6 @@ impl Job {
 #[derive(Clone)]
 struct Hand {
     client: Client,
-    recorder: Recorder,
     class: Arc<str>,
 }
 
@@ -250,7 +247,11 @@ impl Hand {
             action: "Reconcile".into(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &reference(key, uid)).await {
+        // One that is kept takes an event with the reason of an earlier one for its repetition, and drops the note.
+        // Nothing that is said here is a repetition.
+        let reporter = Reporter { controller: "shunt.dev/controlplane".into(), instance: None };
+        let recorder = Recorder::new(self.client.clone(), reporter);
+        if let Err(error) = recorder.publish(&event, &reference(key, uid)).await {
             tracing::warn!("event {} of Service {key}: {error}", event.reason);
         }
     }
