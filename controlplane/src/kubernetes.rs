@@ -14,10 +14,12 @@ pub mod picture;
 pub mod provider;
 pub mod report;
 pub mod translate;
+pub mod wants;
 pub mod write;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shunt_api::config::Kubernetes;
 use tokio::sync::watch;
@@ -27,6 +29,11 @@ use crate::control::Control;
 use facts::Family;
 use provider::Outlets;
 use translate::wanted::Wanted;
+use wants::Name;
+
+/// So long after a start what a cluster wanted before counts, if it has not said what it wants. It would rather be
+/// asked: what is remembered may lack its last change, and what is missing from it would lose its connections.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Serves the clusters that the configuration names, for ever, and others when it names others.
 pub async fn run(control: Arc<Control>) {
@@ -56,5 +63,14 @@ async fn one(control: Arc<Control>, cluster: Kubernetes, nat_families: BTreeSet<
             latest.into_iter().for_each(|latest| control.set_cluster(&name, latest));
         }
     };
-    tokio::join!(serving, handing_on);
+    let recalling = async {
+        tokio::time::sleep(PATIENCE).await;
+        control.recall_cluster(&name);
+    };
+    tokio::join!(serving, handing_on, recalling);
+}
+
+/// What people call a cluster.
+pub fn subject(name: &Name) -> String {
+    name.as_ref().map_or_else(|| "cluster".to_owned(), |name| format!("cluster {name}"))
 }

@@ -21,6 +21,7 @@ use super::ipam::{Allocation, Ipam};
 use super::picture::{Contact, Picture, follow};
 use super::report::ownership::{Class, may_be_served};
 use super::report::{self, Action, Outcome, Reporter};
+use super::subject;
 use super::translate::wanted::Wanted;
 use super::translate::{self, Addresses, Problem, Translated};
 use super::write::{Writer, Written};
@@ -79,8 +80,7 @@ async fn connect(kubeconfig: &Path) -> Result<Client, String> {
 }
 
 fn tell(journal: &Journal, cluster: &Kubernetes, level: Level, text: &str, reason: Option<String>) {
-    let name = cluster.name.as_ref().map_or_else(|| "cluster".to_owned(), |name| format!("cluster {name}"));
-    journal.tell(Happening { level, subject: name, text: text.to_owned(), reason });
+    journal.tell(Happening { level, subject: subject(&cluster.name), text: text.to_owned(), reason });
 }
 
 struct Provider {
