@@ -34,6 +34,8 @@ use announce::Announcing;
 use control::Control;
 use health::{Prober, Runner};
 use journal::Journal;
+use kubernetes::Providers;
+use kubernetes::election::identity::identity;
 use memory::Memory;
 use source::file::{self, ConfigFile};
 
@@ -55,8 +57,8 @@ struct Arguments {
     /// Unix socket of the dataplane
     #[arg(long, value_name = "PATH", env = "SHUNT_DATAPLANE_SOCKET", default_value = DATAPLANE_SOCKET)]
     dataplane_socket: PathBuf,
-    /// Directory for what must outlive a restart: who is down or drained, and the fleet key, unless the configuration
-    /// names one
+    /// Directory for what must outlive a restart: who is down or drained, what clusters want, who this box is to other
+    /// boxes, and the fleet key, unless the configuration names one
     #[arg(long, value_name = "DIR", default_value = "/var/lib/shunt")]
     state_dir: PathBuf,
     /// What to log: error, warn, info, debug, trace, or filters such as `info,hyper=debug`
@@ -95,6 +97,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // A problem is logged and shown in the status; the file may be mended while this runs.
     let _ = control.configure(config_file.read());
 
+    let providers = Providers::start(Arc::clone(&control), identity(&arguments.state_dir));
     let (reload, requests) = mpsc::channel(1);
     let context = http::Context {
         control: Arc::clone(&control),
@@ -111,7 +114,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         () = control.runner().run() => Ok(()),
         () = control.follow_checks(results) => Ok(()),
         () = control.follow_steps() => Ok(()),
-        () = kubernetes::run(Arc::clone(&control)) => Ok(()),
         () = keeping => Ok(()),
         () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control, &standings) => Ok(()),
         name = stop => {
@@ -120,17 +122,22 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     };
     daemon::notify_stopping();
-    end(&control, announcing, &memory).await?;
+    end(&control, announcing, providers, &memory).await?;
     drop(socket_file);
     outcome.map_err(|error| anyhow::anyhow!("the socket broke: {error}; start it again"))
 }
 
-/// Withdraws what is announced, and keeps what a restart must not forget.
-async fn end(control: &Control, announcing: Announcing, memory: &Memory) -> anyhow::Result<()> {
+/// Withdraws what is announced, lets another box lead, and keeps what a restart must not forget.
+async fn end(
+    control: &Control,
+    announcing: Announcing,
+    providers: Providers,
+    memory: &Memory,
+) -> anyhow::Result<()> {
     let withdraw_delay = control.look(|model| model.roster.withdraw_delay());
     control.stop_announcing();
     tokio::select! {
-        () = announcing.end(withdraw_delay) => {}
+        _ = async { tokio::join!(announcing.end(withdraw_delay), providers.end()) } => {}
         name = daemon::stop_signal()? => tracing::info!("{name} again: stopping at once"),
     }
     memory.save(control);

@@ -2,6 +2,11 @@
 
 use std::time::Instant;
 
+/// The present by the clock that [`until`] goes by, which tests may stop.
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// Returns then; never if there is nothing to wait for.
 pub async fn until(instant: Option<Instant>) {
     match instant {

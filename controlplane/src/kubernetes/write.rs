@@ -9,10 +9,13 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Error};
 use serde_json::Value;
+use tokio::time::timeout;
 
+use super::election::{DEADLINE, LEASE};
 use super::facts::{self, ServiceKey};
 use super::report::status::Status;
 use super::report::{self, Action, bodies};
+use super::term::Gate;
 
 /// Whose the fields are that we apply, and who reports events.
 const MANAGER: &str = "shunt";
@@ -21,6 +24,9 @@ const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 /// Then it is as seldom as the cloud provider's (facts: 5 min).
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 
+/// An action without an answer for so long has failed. What a leader does last has ended before another may lead.
+const WRITE_TIMEOUT: Duration = LEASE.saturating_sub(DEADLINE);
+
 /// What became of the actions for a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -28,7 +34,7 @@ pub enum Written {
     Yes,
     /// The status is another manager's.
     Owned,
-    /// Something else; logged.
+    /// Something else; logged, unless the gate was shut.
     Failed,
 }
 
@@ -37,16 +43,17 @@ pub struct Writer {
     client: Client,
     recorder: Recorder,
     class: String,
+    gate: Gate,
     /// By uid: when to try again, and how long was waited before.
     waiting: HashMap<String, (Instant, Duration)>,
 }
 
 impl Writer {
-    /// `class` is the value of the mark.
-    pub fn new(client: Client, class: String) -> Self {
+    /// `class` is the value of the mark; nothing is written while the gate is shut.
+    pub fn new(client: Client, class: String, gate: Gate) -> Self {
         let reporter = Reporter { controller: "shunt.dev/controlplane".into(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, class, waiting: HashMap::new() }
+        Self { client, recorder, class, gate, waiting: HashMap::new() }
     }
 
     /// When something is to be tried again.
@@ -68,7 +75,11 @@ impl Writer {
             return Written::Yes;
         }
         for action in actions {
-            let Err(error) = self.one(key, service, object, action).await else { continue };
+            if !self.gate.is_open() {
+                return Written::Failed;
+            }
+            let action = timeout(WRITE_TIMEOUT, self.one(key, service, object, action)).await;
+            let Err(error) = action.unwrap_or_else(|_| Err(no_answer())) else { continue };
             let pause = before.map_or(BACK_OFF_MIN, |(_, pause)| (pause * 2).min(BACK_OFF_MAX));
             self.waiting.insert(service.uid.clone(), (now + pause, pause));
             if is_owned(&error) {
@@ -136,6 +147,10 @@ async fn applied(api: &Api<Service>, key: &ServiceKey, uid: &str, status: &Statu
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let body = bodies::status(key, uid, status, &now);
     api.patch_status(&key.name, &PatchParams::apply(MANAGER), &Patch::Apply(body)).await.map(drop)
+}
+
+fn no_answer() -> Error {
+    Error::Service(format!("no answer within {WRITE_TIMEOUT:?}").into())
 }
 
 fn is_owned(error: &Error) -> bool {
