@@ -35,6 +35,7 @@ use ipnet::IpNet;
 pub use key_file::{KeyFile, read_fleet_key};
 pub use kubernetes::{IpMode, Kubernetes, Lease};
 use machine::Dataplane;
+use serde::{Deserialize, Serialize};
 
 use crate::snapshot::{DataplaneSettings, Mode, Nat, Nic, PortMapping, Timeouts, Tunnel, UnlistedPorts};
 use crate::status::ConfigProblem;
@@ -152,7 +153,7 @@ pub struct Config {
 }
 
 /// A named set of backends.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pool {
     /// Unique among pools.
     pub name: String,
@@ -167,7 +168,7 @@ pub struct Pool {
 }
 
 /// One backend of a pool.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Backend {
     /// Unique in its pool.
     pub name: String,
@@ -180,7 +181,7 @@ pub struct Backend {
 }
 
 /// What clients can reach.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Service {
     /// Unique among services.
     pub name: String,

@@ -1,7 +1,6 @@
 //! The one place where the pure [`State`] and [`Roster`] meet the world: events go in, effects come out, whoever asks
 //! may look. Shared by the tasks of the single-threaded runtime; no lock is held across an `await`.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -16,10 +15,11 @@ use tracing::Level;
 use crate::announce::decide::{self, Grounds};
 use crate::announce::{Announcing, Wanted, l2, route};
 use crate::health::{HealthEvent, Runner};
-use crate::journal::Journal;
-use crate::kubernetes::Clusters;
+use crate::journal::{Happening, Journal};
 use crate::kubernetes::facts::Family;
-use crate::kubernetes::translate::wanted;
+use crate::kubernetes::translate::wanted::Wanted as ClusterWanted;
+use crate::kubernetes::wants::{Name, Remembered, Wants};
+use crate::kubernetes::{Clusters, subject};
 use crate::roster::{Balance, Hops, Memory, Roster};
 use crate::source::{Desired, Reading};
 use crate::state::{Effects, Event, Notice, State};
@@ -38,8 +38,8 @@ pub struct Model {
     watched: Watched,
     /// What the file says.
     file: Option<Desired>,
-    /// What the clusters want, by their names; without those of which that is not known.
-    added: BTreeMap<Option<String>, wanted::Wanted>,
+    /// What the clusters want.
+    wants: Wants,
 }
 
 /// What the checks were last set from, apart from the configuration.
@@ -69,6 +69,7 @@ pub struct Control {
     next_step: watch::Sender<Option<Instant>>,
     /// What a restart must not forget.
     memory: watch::Sender<Memory>,
+    cluster_memory: watch::Sender<Remembered>,
     clusters: watch::Sender<Clusters>,
     /// What the dataplane last agreed to.
     served: watch::Sender<Option<Arc<Snapshot>>>,
@@ -92,19 +93,27 @@ impl Control {
     pub fn new(runner: Runner, journal: Journal, memory: Memory) -> Self {
         let roster = Roster::new(memory.clone());
         let watched = Watched::default();
-        let model = Model { state: State::default(), roster, watched, file: None, added: BTreeMap::new() };
+        let model = Model { state: State::default(), roster, watched, file: None, wants: Wants::default() };
         Self {
             model: Mutex::new(model),
             publish: watch::Sender::new(None),
             awaits_answer: watch::Sender::new(false),
             next_step: watch::Sender::new(None),
             memory: watch::Sender::new(memory),
+            cluster_memory: watch::Sender::default(),
             clusters: watch::Sender::default(),
             served: watch::Sender::default(),
             announce: Mutex::new(Some(Announce::default())),
             runner,
             journal,
         }
+    }
+
+    /// Knows what the clusters wanted of the process before.
+    pub fn remembering(self, remembered: Remembered) -> Self {
+        self.cluster_memory.send_replace(remembered.clone());
+        self.model().wants = Wants::new(remembered);
+        self
     }
 
     /// Snapshots to send. Marked as changed by every publication, even of the same snapshot.
@@ -139,6 +148,11 @@ impl Control {
         self.memory.subscribe()
     }
 
+    /// What a restart must not forget of the clusters, as it changes.
+    pub fn cluster_memory(&self) -> watch::Receiver<Remembered> {
+        self.cluster_memory.subscribe()
+    }
+
     /// The health checks.
     pub fn runner(&self) -> &Runner {
         &self.runner
@@ -168,7 +182,7 @@ impl Control {
         let mut model = self.model();
         let clusters = clusters(&desired.config);
         // One that is configured otherwise is asked anew, and until it answers what it wanted before holds.
-        model.added.retain(|name, _| clusters.0.iter().any(|cluster| cluster.name == *name));
+        model.wants.keep_only(|name| clusters.0.iter().any(|cluster| cluster.name == *name));
         model.file = Some(*desired);
         self.clusters.send_if_modified(|before| replace(before, clusters));
         let changed = self.load(&mut model);
@@ -176,26 +190,38 @@ impl Control {
     }
 
     /// Takes in what a cluster wants.
-    pub fn set_cluster(&self, name: &Option<String>, wanted: wanted::Wanted) {
+    pub fn set_cluster(&self, name: &Name, wanted: ClusterWanted) {
         let mut model = self.model();
         if self.clusters.borrow().0.iter().any(|cluster| cluster.name == *name) {
-            model.added.insert(name.clone(), wanted);
+            model.wants.set(name, wanted);
+            self.load(&mut model);
+        }
+    }
+
+    /// Goes by what is remembered of a cluster, unless it said what it wants.
+    pub fn recall_cluster(&self, name: &Name) {
+        let mut model = self.model();
+        if !model.wants.knows(name) && model.wants.recall(name) {
+            let text = "has not answered; what it wanted before is served from memory until it does";
+            let (level, subject) = (Level::WARN, subject(name));
+            self.journal.tell(Happening { level, subject, text: text.into(), reason: None });
             self.load(&mut model);
         }
     }
 
     /// Goes by the file and the clusters as they are. Returns whether anything changed.
     ///
-    /// A control plane that has just started waits until it knows what its clusters want: the dataplane goes on with
-    /// what it has, and nothing is taken away because it is not known yet.
+    /// A control plane that has just started waits until it knows what its clusters want, or remembers it: the
+    /// dataplane goes on with what it has, and nothing is taken away because it is not known yet.
     fn load(&self, model: &mut Model) -> bool {
+        self.cluster_memory.send_if_modified(|memory| replace(memory, model.wants.memory()));
         let Some(Desired { config, snapshot }) = model.file.clone() else { return false };
         let fresh = model.roster.config().is_none();
-        if fresh && config.kubernetes.iter().any(|cluster| !model.added.contains_key(&cluster.name)) {
+        if fresh && config.kubernetes.iter().any(|cluster| !model.wants.knows(&cluster.name)) {
             tracing::info!("waiting for what the clusters want; what is served stays");
             return false;
         }
-        let added = wanted::merged(model.added.values());
+        let added = model.wants.merged();
         let (extended, left_out) = config.extended(&added.pools, &added.services);
         let warnings = config.warnings().to_vec();
         let (config, snapshot) = match added.services.is_empty() {

@@ -18,7 +18,7 @@ mod state;
 mod until;
 mod view;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +34,9 @@ use announce::Announcing;
 use control::Control;
 use health::{Prober, Runner};
 use journal::Journal;
+use kubernetes::Providers;
+use kubernetes::election::identity::identity;
+use memory::Memory;
 use source::file::{self, ConfigFile};
 
 /// Decides what Shunt's dataplane should do: reads the configuration file, sends the dataplane what follows
@@ -54,8 +57,8 @@ struct Arguments {
     /// Unix socket of the dataplane
     #[arg(long, value_name = "PATH", env = "SHUNT_DATAPLANE_SOCKET", default_value = DATAPLANE_SOCKET)]
     dataplane_socket: PathBuf,
-    /// Directory for what must outlive a restart: who is down or drained, and the fleet key, unless the configuration
-    /// names one
+    /// Directory for what must outlive a restart: who is down or drained, what clusters want, who this box is to other
+    /// boxes, and the fleet key, unless the configuration names one
     #[arg(long, value_name = "DIR", default_value = "/var/lib/shunt")]
     state_dir: PathBuf,
     /// What to log: error, warn, info, debug, trace, or filters such as `info,hyper=debug`
@@ -83,8 +86,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     health::raise_open_files();
     let (runner, results) = Runner::new(Prober::new(), health::seed());
-    let memory_file = arguments.state_dir.join("backends.json");
-    let control = Arc::new(Control::new(runner, Journal::default(), memory::read(&memory_file)));
+    let memory = Memory::in_directory(&arguments.state_dir);
+    let control = Control::new(runner, Journal::default(), memory.backends.read());
+    let control = Arc::new(control.remembering(memory.clusters.read()));
+    let keeping = memory.clone().keep(&control);
     let announcing = control.announcing();
     let standings = announcing.standings();
     let own_key = arguments.state_dir.join("fleet.key");
@@ -92,6 +97,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // A problem is logged and shown in the status; the file may be mended while this runs.
     let _ = control.configure(config_file.read());
 
+    let providers = Providers::start(Arc::clone(&control), identity(&arguments.state_dir));
     let (reload, requests) = mpsc::channel(1);
     let context = http::Context {
         control: Arc::clone(&control),
@@ -108,8 +114,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         () = control.runner().run() => Ok(()),
         () = control.follow_checks(results) => Ok(()),
         () = control.follow_steps() => Ok(()),
-        () = kubernetes::run(Arc::clone(&control)) => Ok(()),
-        () = memory::keep(memory_file.clone(), control.memory()) => Ok(()),
+        () = keeping => Ok(()),
         () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control, &standings) => Ok(()),
         name = stop => {
             tracing::info!("{name}: stopping; the dataplane forwards on");
@@ -117,20 +122,24 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     };
     daemon::notify_stopping();
-    end(&control, announcing, &memory_file).await?;
+    end(&control, announcing, providers, &memory).await?;
     drop(socket_file);
     outcome.map_err(|error| anyhow::anyhow!("the socket broke: {error}; start it again"))
 }
 
-/// Withdraws what is announced, and keeps what a restart must not forget.
-async fn end(control: &Control, announcing: Announcing, memory_file: &Path) -> anyhow::Result<()> {
+/// Withdraws what is announced, lets another box lead, and keeps what a restart must not forget.
+async fn end(
+    control: &Control,
+    announcing: Announcing,
+    providers: Providers,
+    memory: &Memory,
+) -> anyhow::Result<()> {
     let withdraw_delay = control.look(|model| model.roster.withdraw_delay());
     control.stop_announcing();
     tokio::select! {
-        () = announcing.end(withdraw_delay) => {}
+        _ = async { tokio::join!(announcing.end(withdraw_delay), providers.end()) } => {}
         name = daemon::stop_signal()? => tracing::info!("{name} again: stopping at once"),
     }
-    memory::save(memory_file, &control.memory().borrow())
-        .unwrap_or_else(|problem| tracing::warn!("{problem}"));
+    memory.save(control);
     Ok(())
 }

@@ -19,7 +19,7 @@ pub use targets::{Checked, Target, Targets};
 use crate::snapshot::{Mode, Protocol};
 
 /// A health check, the same for all backends of a pool.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Check {
     /// What is asked, and what is a good answer.
     pub kind: CheckKind,
@@ -36,7 +36,7 @@ pub struct Check {
 }
 
 /// What a check asks. A port of `None` stands for those of the services: see [`Target`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CheckKind {
     /// A connection is accepted.
     Tcp {
@@ -59,7 +59,7 @@ pub enum CheckKind {
 }
 
 /// An HTTP request and what its answer must be.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HttpCheck {
     /// Where; `None`: each TCP port of the services.
     pub port: Option<u16>,
@@ -78,7 +78,7 @@ pub struct HttpCheck {
 }
 
 /// How an HTTPS check treats the server's certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tls {
     /// Whether the certificate must be valid for `server_name`, which then is there.
     pub verify: bool,
@@ -87,7 +87,7 @@ pub struct Tls {
 }
 
 /// The way a probe takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Via {
     /// To the VIP, delivered to the one backend as its traffic is.
     Service,

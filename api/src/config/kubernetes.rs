@@ -20,8 +20,8 @@ use crate::status::ConfigProblem;
 
 /// The class of Services that are ours unless the file names another.
 const CLASS: &str = "shunt.dev/l4";
-/// Namespace and name of the Lease unless the file names another.
-const LEASE: (&str, &str) = ("shunt-system", "shunt");
+/// Where the Lease is unless the file names another namespace.
+const NAMESPACE: &str = "shunt-system";
 
 /// One cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Kubernetes {
     pub nat_ip_mode: IpMode,
     /// Whether nodes with the label `node.kubernetes.io/exclude-from-external-load-balancers` get packets too.
     pub include_excluded_nodes: bool,
-    /// By which boxes agree on the one that writes.
+    /// By which the boxes of a class agree on the one that writes.
     pub lease: Lease,
     /// Where Services get addresses from, beside the pools that the cluster itself defines.
     pub pools: Vec<AddressPool>,
@@ -138,37 +138,35 @@ fn cluster<'d>(
         "mode",
         "nat_ip_mode",
         "include_excluded_nodes",
-        "lease",
+        "namespace",
         "pools",
     ])?;
     let ip_modes = [("Proxy", IpMode::Proxy), ("VIP", IpMode::Vip)];
     let kubeconfig = table.required("kubeconfig", "\"/etc/shunt/kubeconfig\"")?;
     let pools = table.optional("pools");
+    let class = or_default(table, "class", CLASS.into(), names::class)?;
+    let label = |value: &Value<'_>| names::label(value, "\"shunt-system\"");
+    let namespace = or_default(table, "namespace", NAMESPACE.into(), label)?;
     Ok(Kubernetes {
         kubeconfig: value::path(&kubeconfig, file, "\"/etc/shunt/kubeconfig\"")?,
-        class: or_default(table, "class", CLASS.into(), names::class)?,
         default_class: or_default(table, "default_class", false, Value::boolean)?,
         mode: or_default(table, "mode", Mode::default(), value::mode)?,
         nat_ip_mode: or_default(table, "nat_ip_mode", IpMode::default(), |value| value.one_of(&ip_modes))?,
         include_excluded_nodes: or_default(table, "include_excluded_nodes", false, Value::boolean)?,
-        lease: or_default(table, "lease", Lease { namespace: LEASE.0.into(), name: LEASE.1.into() }, lease)?,
+        lease: Lease { namespace, name: lease_name(&class) },
         pools: pools.map_or(Ok(Vec::new()), |list| pools::read(&list, name.as_deref(), ranges))?,
+        class,
         name,
     })
 }
 
-fn lease(value: &Value<'_>) -> Result<Lease, ConfigProblem> {
-    let example = format!("\"{}/{}\"", LEASE.0, LEASE.1);
-    let text = value.string(&example)?;
-    match text.split_once('/') {
-        Some((namespace, name)) if names::is_label(namespace) && names::is_subdomain(name) => {
-            Ok(Lease { namespace: namespace.into(), name: name.into() })
-        }
-        _ => Err(value.problem(format!(
-            "`{}` is not namespace and name of a Lease; write such as {example}",
-            text.escape_debug()
-        ))),
-    }
+/// The boxes of one class have one Lease. Of a class, which may have capital letters, `_` and `/`, it has what the name
+/// of an object may have.
+fn lease_name(class: &str) -> String {
+    let (prefix, word) = class.split_once('/').map_or(("", class), |(prefix, word)| (prefix, word));
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let word: String = word.chars().map(allowed).collect();
+    if prefix.is_empty() { word } else { format!("{prefix}-{word}") }
 }
 
 /// A translated flow comes from an address of the family of its VIP.

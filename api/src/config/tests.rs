@@ -85,7 +85,7 @@ default_class = true
 mode = "ipip"
 nat_ip_mode = "VIP"
 include_excluded_nodes = true
-lease = "kube-system/edge"
+namespace = "kube-system"
 pools = [{ name = "public", addresses = ["198.51.100.0/24", "2001:db8:1::1-2001:db8:1::9"], auto_assign = false, priority = 7, namespaces = "shop", namespace_selector = { stage = "live" }, service_selector = { team = "web" }, avoid_edges = false }]
 "#;
 

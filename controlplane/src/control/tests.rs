@@ -25,13 +25,13 @@ fn configure(control: &Control, clusters: &str) -> Reload {
 }
 
 /// A service of a cluster, on a pool of its own.
-fn wanted(name: &str, vip: &str) -> wanted::Wanted {
+fn wanted(name: &str, vip: &str) -> ClusterWanted {
     let text = format!(
         "nic = [{{ name = \"eth1\" }}]\n[pools.p]\nbackends = [{{ name = \"n\", address = \"10.0.0.9\" }}]\n\
          [[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nports = [\"tcp/80\"]\npool = \"p\"\n"
     );
     let config = Config::parse(&text, "f").unwrap();
-    wanted::Wanted { pools: config.pools, services: config.services }
+    ClusterWanted { pools: config.pools, services: config.services }
 }
 
 fn cluster(name: &str) -> String {
@@ -52,7 +52,7 @@ async fn a_fresh_start_waits_for_what_clusters_want() {
     assert_eq!((reload.generation, served(&control)), (0, vec![]));
     control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.2"));
     assert_eq!(served(&control), [""; 0]);
-    control.set_cluster(&Some("b".into()), wanted::Wanted::default());
+    control.set_cluster(&Some("b".into()), ClusterWanted::default());
     assert_eq!(served(&control), ["file", "web"]);
     control.set_cluster(&Some("stranger".into()), wanted("no", "203.0.113.3"));
     assert_eq!(served(&control), ["file", "web"]);
@@ -79,4 +79,43 @@ async fn what_contradicts_the_file_is_left_out() {
     configure(&control, &cluster("a"));
     control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.1"));
     assert_eq!(served(&control), ["file"]);
+}
+
+#[tokio::test]
+async fn memory_is_served_until_the_cluster_speaks_and_says_so_once() {
+    let before = control();
+    configure(&before, &(cluster("a") + &cluster("gone")));
+    before.set_cluster(&Some("a".into()), wanted("web", "203.0.113.2"));
+    before.set_cluster(&Some("gone".into()), wanted("old", "203.0.113.3"));
+    let remembered = before.cluster_memory().borrow().clone();
+
+    let control = control().remembering(remembered.clone());
+    configure(&control, &(cluster("a") + &cluster("new")));
+    assert_ne!(*control.cluster_memory().borrow(), remembered, "of one that is gone nothing is remembered");
+    let (a, new) = (Some("a".to_owned()), Some("new".to_owned()));
+    control.recall_cluster(&a);
+    assert_eq!(served(&control), [""; 0], "of the other nothing is known");
+    control.recall_cluster(&new);
+    control.set_cluster(&new, ClusterWanted::default());
+    assert_eq!(served(&control), ["file", "web"]);
+    control.set_cluster(&a, wanted("other", "203.0.113.4"));
+    control.recall_cluster(&a);
+    assert_eq!(served(&control), ["file", "other"]);
+    let told: Vec<_> = control.journal().kept().into_iter().map(|event| event.subject).collect();
+    assert_eq!(told.iter().filter(|subject| **subject == "cluster a").count(), 1);
+    assert!(!told.contains(&"cluster new".to_owned()));
+}
+
+#[tokio::test]
+async fn what_changes_nothing_is_not_remembered_anew() {
+    let control = control();
+    configure(&control, &cluster("a"));
+    let mut memory = control.cluster_memory();
+    for _ in 0..2 {
+        control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.2"));
+    }
+    assert!(memory.has_changed().unwrap());
+    memory.mark_unchanged();
+    control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.2"));
+    assert!(!memory.has_changed().unwrap());
 }

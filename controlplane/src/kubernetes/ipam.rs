@@ -11,6 +11,8 @@
 //!    older Service has it that it cannot share with.
 //! 2. Requested addresses are given. One that cannot be leaves the Service with what it has.
 //! 3. Whoever lacks an address gets one from the pools that are for it. Whoever waits is tried again every time.
+//!
+//! Whoever does not lead takes the first step alone ([`Ipam::keep`]).
 
 mod book;
 mod given;
@@ -71,6 +73,26 @@ impl Ipam {
         facts: &Facts,
         ours: impl IntoIterator<Item = &'k ServiceKey>,
     ) -> BTreeMap<ServiceKey, Allocation> {
+        self.decide(pools, facts, ours, |round| round.settle())
+    }
+
+    /// The same, but that nobody is given anything: for whoever does not decide.
+    pub fn keep<'k>(
+        &mut self,
+        pools: &[AddressPool],
+        facts: &Facts,
+        ours: impl IntoIterator<Item = &'k ServiceKey>,
+    ) -> BTreeMap<ServiceKey, Allocation> {
+        self.decide(pools, facts, ours, |_| {})
+    }
+
+    fn decide<'k>(
+        &mut self,
+        pools: &[AddressPool],
+        facts: &Facts,
+        ours: impl IntoIterator<Item = &'k ServiceKey>,
+        give: impl FnOnce(&mut Round<'_>),
+    ) -> BTreeMap<ServiceKey, Allocation> {
         let pools = Pools::new(pools);
         let ours: BTreeSet<&ServiceKey> = ours.into_iter().collect();
         let known = ours.into_iter().filter_map(|key| facts.services.get_key_value(key));
@@ -83,7 +105,7 @@ impl Ipam {
                 None => round.keep(who, &recorded(wish.service)),
             }
         }
-        round.settle();
+        give(&mut round);
         let allocations: Vec<Allocation> = round.finish();
         let held = |(wish, allocation): (&Wish<'_>, &Allocation)| {
             let held = Held { uid: wish.service.uid.clone(), addresses: allocation.addresses.clone() };

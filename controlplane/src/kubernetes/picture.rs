@@ -13,8 +13,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
-use super::extract;
 use super::facts::{Facts, ServiceKey};
+use super::{extract, term};
 
 /// How long a watch lasts; a connection that died without a word is noticed a few seconds after that.
 const WATCH_TIMEOUT_S: u32 = 45;
@@ -44,6 +44,11 @@ impl Picture {
             self.nodes.wait_until_ready(),
             self.namespaces.wait_until_ready(),
         );
+    }
+
+    /// Returns once the Services are as new as they were at the call, or newer.
+    pub fn is_current(&self, client: Client) -> impl Future<Output = ()> + Send + use<> {
+        term::caught_up(client, self.services.clone())
     }
 
     /// A Service as the API has it.

@@ -16,11 +16,14 @@ use shunt_api::snapshot::Snapshot;
 use tokio::sync::{Notify, watch};
 use tracing::Level;
 
+use super::election::Seat;
 use super::facts::{Facts, Family, ServiceKey};
 use super::ipam::{Allocation, Ipam};
 use super::picture::{Contact, Picture, follow};
 use super::report::ownership::{Class, may_be_served};
 use super::report::{self, Action, Outcome, Reporter};
+use super::subject;
+use super::term::{Role, Terms, Turn};
 use super::translate::wanted::Wanted;
 use super::translate::{self, Addresses, Problem, Translated};
 use super::write::{Job, Writer, Written};
@@ -44,17 +47,14 @@ pub struct Outlets {
     pub served: watch::Receiver<Option<Arc<Snapshot>>>,
     /// Families in which there are addresses for mode `nat`.
     pub nat_families: BTreeSet<Family>,
+    /// How this box stands in the election.
+    pub seat: watch::Receiver<Seat>,
     /// Where people look.
     pub journal: Journal,
 }
 
 /// Serves a cluster for ever.
-pub async fn serve(cluster: Kubernetes, outlets: Outlets) {
-    let client = connected(&cluster, &outlets.journal).await;
-    serve_by(client, cluster, outlets).await;
-}
-
-async fn serve_by(client: Client, cluster: Kubernetes, outlets: Outlets) {
+pub async fn serve(cluster: Kubernetes, client: Client, outlets: Outlets) {
     let changed = Arc::new(Notify::new());
     let (contact, contacts) = watch::channel(Contact::default());
     let (picture, following) = follow(&client, &changed, contact);
@@ -62,7 +62,8 @@ async fn serve_by(client: Client, cluster: Kubernetes, outlets: Outlets) {
     tokio::join!(following, provider.run(&changed, contacts));
 }
 
-async fn connected(cluster: &Kubernetes, journal: &Journal) -> Client {
+/// How to reach a cluster, once its kubeconfig can be used.
+pub async fn connected(cluster: &Kubernetes, journal: &Journal) -> Client {
     let mut told = None;
     loop {
         let problem = match connect(&cluster.kubeconfig).await {
@@ -87,8 +88,14 @@ async fn connect(kubeconfig: &Path) -> Result<Client, String> {
 }
 
 fn tell(journal: &Journal, cluster: &Kubernetes, level: Level, text: &str, reason: Option<String>) {
-    let name = cluster.name.as_ref().map_or_else(|| "cluster".to_owned(), |name| format!("cluster {name}"));
-    journal.tell(Happening { level, subject: name, text: text.to_owned(), reason });
+    journal.tell(Happening { level, subject: subject(&cluster.name), text: text.to_owned(), reason });
+}
+
+fn nat_ip_mode(cluster: &Kubernetes) -> report::IpMode {
+    match cluster.nat_ip_mode {
+        IpMode::Vip => report::IpMode::Vip,
+        IpMode::Proxy => report::IpMode::Proxy,
+    }
 }
 
 struct Provider {
@@ -99,7 +106,9 @@ struct Provider {
     outlets: Outlets,
     ipam: Ipam,
     reporter: Reporter,
+    client: Client,
     writer: Writer,
+    terms: Terms,
     /// Since when the dataplane serves something else than what is wanted.
     waiting_since: Option<Instant>,
 }
@@ -107,19 +116,19 @@ struct Provider {
 impl Provider {
     fn new(cluster: Kubernetes, client: Client, picture: Picture, outlets: Outlets) -> Self {
         let class = Class { name: cluster.class.clone(), default_class: cluster.default_class };
-        let nat_ip_mode = match cluster.nat_ip_mode {
-            IpMode::Vip => report::IpMode::Vip,
-            IpMode::Proxy => report::IpMode::Proxy,
-        };
+        let nat_ip_mode = nat_ip_mode(&cluster);
         let settings = translate::Settings {
             cluster: cluster.name.clone(),
             mode: cluster.mode,
             include_excluded_nodes: cluster.include_excluded_nodes,
             nat_families: outlets.nat_families.clone(),
         };
+        let terms = Terms::new(outlets.seat.clone());
         Self {
             reporter: Reporter::new(class.clone(), nat_ip_mode),
-            writer: Writer::new(client, class.name.clone()),
+            writer: Writer::new(client.clone(), class.name.clone(), terms.gate()),
+            client,
+            terms,
             cluster,
             class,
             settings,
@@ -136,9 +145,17 @@ impl Provider {
         // When to look next, and the earliest time for it.
         let (mut due, mut rested) = (None, now());
         loop {
+            if complete {
+                let (picture, client) = (&self.picture, &self.client);
+                self.terms.prepare(|| picture.is_current(client.clone()));
+            }
             let due_by_itself = self.next_look().filter(|_| complete);
             let calls_for_look = tokio::select! {
                 () = changed.notified(), if complete => true,
+                turn = self.terms.turn() => {
+                    self.turn(&turn);
+                    complete
+                }
                 () = self.picture.complete(), if !complete => {
                     complete = true;
                     tell(&self.outlets.journal, &self.cluster, Level::INFO, "is known", None);
@@ -171,7 +188,8 @@ impl Provider {
         let facts = self.picture.facts();
         let ours = facts.services.iter().filter(|(_, service)| may_be_served(service, &self.class));
         let ours: Vec<&ServiceKey> = ours.map(|(key, _)| key).collect();
-        let allocations = self.ipam.assign(&self.cluster.pools, &facts, ours);
+        let role = self.terms.role();
+        let allocations = self.allocate(role, &facts, ours);
         let addresses: Addresses =
             allocations.iter().map(|(key, of)| (key.clone(), of.addresses.clone())).collect();
         let translated = translate::translate(&facts, &addresses, &self.settings);
@@ -181,8 +199,43 @@ impl Provider {
             *before = Some(wanted);
             changes
         });
-        let actions = self.report(&facts, &allocations, &translated);
-        self.writer.set(self.jobs(actions));
+        if role == Role::Leader {
+            let actions = self.report(&facts, &allocations, &translated);
+            self.writer.set(self.jobs(actions));
+        }
+    }
+
+    fn allocate(
+        &mut self,
+        role: Role,
+        facts: &Facts,
+        ours: Vec<&ServiceKey>,
+    ) -> BTreeMap<ServiceKey, Allocation> {
+        let pools = &self.cluster.pools;
+        match role {
+            Role::Leader => self.ipam.assign(pools, facts, ours),
+            Role::Nobody => self.ipam.keep(pools, facts, ours),
+            Role::Follower => {
+                // What another decides is in the status, and there alone.
+                self.ipam = Ipam::default();
+                self.ipam.keep(pools, facts, ours)
+            }
+        }
+    }
+
+    fn turn(&mut self, turn: &Turn) {
+        match turn {
+            Turn::Begun => {
+                let class = self.class.clone();
+                self.writer = Writer::new(self.client.clone(), class.name.clone(), self.terms.gate());
+                self.reporter = Reporter::new(class, nat_ip_mode(&self.cluster));
+                self.ipam = Ipam::default();
+            }
+            Turn::Seat(seat) => {
+                let (level, text, reason) = seat.words();
+                tell(&self.outlets.journal, &self.cluster, level, &text, reason);
+            }
+        }
     }
 
     fn report(
@@ -256,6 +309,9 @@ impl Provider {
     }
 
     fn next_look(&self) -> Option<Instant> {
+        if self.terms.role() != Role::Leader {
+            return None;
+        }
         let overdue = self.waiting_since.map(|since| since + OVERDUE).filter(|at| *at > now());
         self.writer.next_try().into_iter().chain(overdue).min()
     }

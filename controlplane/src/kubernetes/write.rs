@@ -13,10 +13,13 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Error};
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
+use super::election::{DEADLINE, LEASE};
 use super::facts::{Labels, ServiceKey};
 use super::report::status::Status;
 use super::report::{self, Action, bodies};
+use super::term::Gate;
 use crate::until::now;
 
 /// Whose the fields are that we apply, and who reports events.
@@ -27,8 +30,8 @@ const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 /// Services written to at once: a slow API then holds up few, and a quick one gets no flood.
 const AT_ONCE: usize = 16;
-/// Without an answer for so long a write has failed.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// Without an answer for so long a write has failed. What a leader does last has ended before another may lead.
+const ANSWER_WITHIN: Duration = LEASE.saturating_sub(DEADLINE);
 /// For so long what was written is expected to be seen, before it is written again.
 const SHOWN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -50,7 +53,7 @@ pub enum Written {
     Yes,
     /// The status is another manager's.
     Owned,
-    /// Something else; logged.
+    /// Something else; logged, unless the gate was shut.
     Failed,
 }
 
@@ -76,14 +79,14 @@ struct Rest {
     written: Option<String>,
 }
 
-/// The action that failed, and why.
-type Failure = (usize, Box<Error>);
+/// The action that failed, and why; `None`: the gate was shut.
+type Failure = (usize, Option<Box<Error>>);
 
 impl Writer {
-    /// `class` is the value of the mark.
-    pub fn new(client: Client, class: String) -> Self {
+    /// `class` is the value of the mark; nothing is written while the gate is shut.
+    pub fn new(client: Client, class: String, gate: Gate) -> Self {
         Self {
-            hand: Hand { client, class: class.into() },
+            hand: Hand { client, class: class.into(), gate },
             resting: HashMap::new(),
             pauses: HashMap::new(),
             owed: HashMap::new(),
@@ -139,7 +142,7 @@ impl Writer {
     }
 
     fn start(&mut self) {
-        while self.running.len() < AT_ONCE {
+        while self.running.len() < AT_ONCE && self.hand.gate.is_open() {
             let Some(job) = self.queue.pop_front() else { return };
             self.busy.insert(job.uid().to_owned());
             let hand = self.hand.clone();
@@ -160,6 +163,7 @@ impl Writer {
             }
             return Written::Yes;
         };
+        let Some(error) = error else { return Written::Failed };
         let pause = self.pauses.get(&uid).map_or(BACK_OFF_MIN, |pause| (*pause * 2).min(BACK_OFF_MAX));
         self.pauses.insert(uid.clone(), pause);
         self.resting.insert(uid, Rest { until: now() + pause, written: None });
@@ -201,14 +205,18 @@ impl Job {
 struct Hand {
     client: Client,
     class: Arc<str>,
+    gate: Gate,
 }
 
 impl Hand {
     async fn carry_out(&self, job: &Job) -> Result<(), Failure> {
         for (at, action) in job.actions.iter().enumerate() {
-            let done = tokio::time::timeout(ANSWER_WITHIN, self.one(job, action)).await;
-            let done = done.unwrap_or_else(|late| Err(Error::Service(Box::new(late))));
-            done.map_err(|error| (at, Box::new(error)))?;
+            if !self.gate.is_open() {
+                return Err((at, None));
+            }
+            let done = timeout(ANSWER_WITHIN, self.one(job, action)).await;
+            let done = done.unwrap_or_else(|_| Err(no_answer()));
+            done.map_err(|error| (at, Some(Box::new(error))))?;
         }
         Ok(())
     }
@@ -268,6 +276,10 @@ async fn applied(api: &Api<Service>, key: &ServiceKey, uid: &str, status: &Statu
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let body = bodies::status(key, uid, status, &now);
     api.patch_status(&key.name, &PatchParams::apply(MANAGER), &Patch::Apply(body)).await.map(drop)
+}
+
+fn no_answer() -> Error {
+    Error::Service(format!("no answer within {ANSWER_WITHIN:?}").into())
 }
 
 fn is_owned(error: &Error) -> bool {

@@ -55,14 +55,13 @@ pub fn label_value(value: &Value<'_>) -> Result<String, ConfigProblem> {
     )))
 }
 
-/// Whether a text is a DNS label.
-pub fn is_label(text: &str) -> bool {
+fn is_label(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     text.len() <= LABEL_MAX && text.bytes().all(allowed) && has_alphanumeric_ends(text)
 }
 
 /// Whether a text is DNS labels with dots between.
-pub fn is_subdomain(text: &str) -> bool {
+fn is_subdomain(text: &str) -> bool {
     text.len() <= SUBDOMAIN_MAX && text.split('.').all(is_label)
 }
 

@@ -33,7 +33,7 @@ fn all_but_the_kubeconfig_has_a_default() {
         mode: Mode::Dr,
         nat_ip_mode: IpMode::Proxy,
         include_excluded_nodes: false,
-        lease: Lease { namespace: "shunt-system".into(), name: "shunt".into() },
+        lease: Lease { namespace: "shunt-system".into(), name: "shunt.dev-l4".into() },
         pools: vec![],
     };
     assert_eq!(clusters("[kubernetes]\nkubeconfig = \"kubeconfig\"").unwrap(), vec![expected.clone()]);
@@ -53,7 +53,7 @@ default_class = true
 mode = "nat"
 nat_ip_mode = "VIP"
 include_excluded_nodes = true
-lease = "kube-system/edge.1"
+namespace = "kube-system"
 pools = [
   { name = "public", addresses = ["198.51.100.0/24", "203.0.113.10-203.0.113.20"] },
   { name = "spare", addresses = "198.51.101.7", auto_assign = false, priority = 7, namespaces = ["a", "b-1"], service_selector = { "example.net/team" = "web" }, namespace_selector = { stage = "" }, avoid_edges = false },
@@ -69,7 +69,7 @@ pools = [{ name = "public", addresses = ["2001:db8:1::/64"] }]
     assert_eq!(paths, [Path::new("/etc/shunt/berlin"), Path::new("/root/bonn")]);
     assert_eq!((berlin.class.as_str(), berlin.default_class, berlin.mode), ("internal-vip", true, Mode::Nat));
     assert_eq!((berlin.nat_ip_mode, berlin.include_excluded_nodes), (IpMode::Vip, true));
-    assert_eq!(berlin.lease, Lease { namespace: "kube-system".into(), name: "edge.1".into() });
+    assert_eq!(berlin.lease, Lease { namespace: "kube-system".into(), name: "internal-vip".into() });
     let [public, spare] = &berlin.pools[..] else { panic!("two pools") };
     assert_eq!(ranges(public), ["198.51.100.0/24", "203.0.113.10-203.0.113.20"]);
     assert_eq!(*public, AddressPool::new("public", public.ranges.clone()));
@@ -115,12 +115,8 @@ fn what_is_wrong_with_a_cluster_is_said_with_what_to_write() {
             "3:15: kubernetes.nat_ip_mode: `vip` is not known here; write one of \"Proxy\", \"VIP\"",
         ),
         (
-            "lease = \"shunt\"",
-            "3:9: kubernetes.lease: `shunt` is not namespace and name of a Lease; write such as \"shunt-system/shunt\"",
-        ),
-        (
-            "lease = \"a/b/c\"",
-            "3:9: kubernetes.lease: `a/b/c` is not namespace and name of a Lease; write such as \"shunt-system/shunt\"",
+            "namespace = \"shunt.dev\"",
+            "3:13: kubernetes.namespace: `shunt.dev` is no DNS label; write small letters, digits and `-` inside, at most 63, such as \"shunt-system\"",
         ),
         ("pool = []", "3:1: kubernetes.pool: unknown key `pool`; did you mean `pools`?"),
     ];
@@ -280,4 +276,16 @@ fn sources_are_of_use_to_a_cluster() {
     let warnings = |text: &str| Config::parse(text, "f").unwrap().warnings().len();
     assert_eq!(warnings("nat.sources = \"10.0.1.250\""), 1);
     assert_eq!(warnings("nat.sources = \"10.0.1.250\"\nkubernetes.kubeconfig = \"k\""), 0);
+}
+
+#[test]
+fn a_class_names_its_lease() {
+    for (class, expected) in [
+        ("shunt.dev/l4", "shunt.dev-l4"),
+        ("internal-vip", "internal-vip"),
+        ("Internal_VIP.2", "internal-vip-2"),
+        ("shunt.dev/a..b", "shunt.dev-a--b"),
+    ] {
+        assert_eq!(lease_name(class), expected);
+    }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::kubernetes::facts::{Family, FamilyPolicy, Ingress, Port};
 
 mod families;
+mod following;
 mod requests;
 mod sharing;
 

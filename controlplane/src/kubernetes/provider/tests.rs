@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::kubernetes::double::objects::{namespace, node, service, slice};
 use crate::kubernetes::double::{Api, Fault};
+use crate::kubernetes::election::Standing;
 
 /// Long enough for whatever happens by itself, and short for all that is waited for.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -28,6 +29,8 @@ struct Rig {
     served: watch::Sender<Option<Arc<Snapshot>>>,
     journal: Journal,
     provider: JoinHandle<()>,
+    /// That of the leader.
+    _seat: watch::Sender<Seat>,
 }
 
 /// An API with a namespace and two nodes.
@@ -52,15 +55,18 @@ impl Rig {
     fn start(api: &Api) -> Self {
         let (sender, wanted) = watch::channel(None);
         let (served, of_dataplane) = watch::channel(None);
+        let leads = Standing::Leads { term: 1, until: now() + Duration::from_hours(24 * 365) };
+        let (seat, seated) = watch::channel(Seat { standing: leads, trouble: None });
         let journal = Journal::default();
         let outlets = Outlets {
             wanted: sender,
             served: of_dataplane,
             nat_families: BTreeSet::new(),
+            seat: seated,
             journal: journal.clone(),
         };
-        let provider = tokio::spawn(serve_by(api.client(), file().kubernetes.remove(0), outlets));
-        Self { api: api.clone(), wanted, served, journal, provider }
+        let provider = tokio::spawn(serve(file().kubernetes.remove(0), api.client(), outlets));
+        Self { api: api.clone(), wanted, served, journal, provider, _seat: seat }
     }
 
     /// With Service `shop/web`, served and told of.

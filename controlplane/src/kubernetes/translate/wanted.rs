@@ -1,10 +1,11 @@
 //! What the dataplane shall serve for a cluster, in the types of the configuration. Pools are named after their service,
 //! with `/v4` or `/v6` at the end, and services `CLUSTER/NAMESPACE/NAME`, with the family unless it is the primary one.
 
+use serde::{Deserialize, Serialize};
 pub use shunt_api::config::{Backend, Pool, Service};
 
 /// Pools and the services that use them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// In the order of the Services, no two of the same name.
     pub pools: Vec<Pool>,

@@ -79,7 +79,7 @@ async fn an_event_that_waits_for_a_write_is_told_after_it() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_api_holds_up_neither_the_dataplane_nor_other_services() {
     let rig = Rig::serving().await;
-    rig.api.rule(|request| (request.verb == "patch").then_some(Fault::Late(Duration::from_secs(10))));
+    rig.api.rule(|request| (request.verb == "patch").then_some(Fault::Late(Duration::from_secs(4))));
     for number in 2..34 {
         rig.api.put("services", service(&format!("s{number}"), number, false));
     }
@@ -87,8 +87,8 @@ async fn a_slow_api_holds_up_neither_the_dataplane_nor_other_services() {
     rig.api.put("nodes", node(3));
     sleep(MOMENT).await;
     assert_eq!(rig.backends("shop/web").len(), 3, "the dataplane is told before anything is written");
-    sleep(Duration::from_secs(21)).await;
-    // 32 at 16 at once, 10 s each.
+    sleep(Duration::from_secs(9)).await;
+    // 32 at 16 at once, 4 s each.
     assert_eq!(rig.wanted().unwrap().len(), 33);
     assert_eq!(rig.api.most_at_once(), 16);
 }

@@ -19,6 +19,8 @@ async fn nothing_is_concluded_before_all_is_known() {
         sleep(Duration::from_secs(39)).await;
         assert_eq!(rig.wanted(), None, "{kind}");
         assert!(api.writes().is_empty(), "{kind}");
+        // Whoever begins to lead lists the Services once more.
+        api.mend();
         rig.converge().await;
         assert!(rig.wants_web(), "{kind}");
     }
