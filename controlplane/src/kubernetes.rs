@@ -7,6 +7,7 @@
 //!                          └──→ report: finalizers, status, events (pure) ──→ write (I/O, the leader alone)
 //! ```
 
+pub mod access;
 pub mod extract;
 pub mod facts;
 pub mod ipam;

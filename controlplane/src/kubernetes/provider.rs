@@ -5,17 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 use shunt_api::config::{IpMode, Kubernetes};
 use shunt_api::snapshot::Snapshot;
 use tokio::sync::{Notify, watch};
 use tracing::Level;
 
+use super::access::connect;
 use super::facts::{Facts, Family, ServiceKey};
 use super::ipam::{Allocation, Ipam};
 use super::picture::{Contact, Picture, follow};
@@ -69,13 +68,6 @@ async fn connected(cluster: &Kubernetes, journal: &Journal) -> Client {
         }
         tokio::time::sleep(CONNECT_PAUSE).await;
     }
-}
-
-async fn connect(kubeconfig: &Path) -> Result<Client, String> {
-    let read = Kubeconfig::read_from(kubeconfig).map_err(|error| error.to_string())?;
-    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
-    let config = config.map_err(|error| error.to_string())?;
-    Client::try_from(config).map_err(|error| error.to_string())
 }
 
 fn tell(journal: &Journal, cluster: &Kubernetes, level: Level, text: &str, reason: Option<String>) {
