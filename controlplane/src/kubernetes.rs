@@ -7,6 +7,7 @@
 //!                          └──→ report: finalizers, status, events (pure) ──→ write (I/O, the leader alone)
 //! ```
 
+pub mod access;
 #[cfg(test)]
 mod double;
 pub mod election;

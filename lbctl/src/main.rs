@@ -1,5 +1,6 @@
 //! `lbctl`: what an operator of Shunt types. It asks the daemons over their Unix sockets and prints the
-//! answer; it never touches a NIC or a BPF map, and keeps no state.
+//! answer; it never touches a NIC or a BPF map, and keeps no state. `kubeconfig` alone asks a
+//! cluster.
 //!
 //! Exit codes: 0 all is well, 1 what was asked for is not healthy or not found, 2 the command line is wrong.
 
@@ -8,6 +9,7 @@ mod drain;
 mod events;
 mod flows;
 mod get;
+mod kubeconfig;
 mod output;
 mod stats;
 mod status;
@@ -90,6 +92,14 @@ enum Command {
         /// The file; `-` reads standard input.
         file: PathBuf,
     },
+    /// Make the kubeconfig by which the control plane reaches a Kubernetes cluster.
+    ///
+    /// It holds a token of the ServiceAccount that `kubectl apply -k deploy/kubernetes` makes, and nothing of the
+    /// administrator's. Make another one before the token expires: the control plane takes it from the file.
+    #[command(after_help = "Examples:\n  \
+        lbctl kubeconfig --admin-kubeconfig admin.conf --file /etc/shunt/kubeconfig\n  \
+        lbctl kubeconfig --duration 30d --server https://192.0.2.1:6443 | ssh box 'cat > /etc/shunt/kubeconfig'")]
+    Kubeconfig(kubeconfig::Options),
     /// Have the configuration file read again and say what came of it.
     #[command(after_help = "Example: lbctl validate /etc/shunt/shunt.toml && lbctl reload")]
     Reload,
@@ -143,6 +153,7 @@ async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Drain(options) => drain::drain(options, &control, &dataplane, format).await,
         Command::Undrain(which) => drain::undrain(&which, &control, format).await,
         Command::Validate { file } => config::validate(&file, format),
+        Command::Kubeconfig(options) => kubeconfig::run(&options, format).await,
         Command::Reload => config::reload(&control, format).await,
         Command::Completions { shell } => completions(shell),
     }

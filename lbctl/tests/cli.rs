@@ -284,6 +284,7 @@ fn completions_name_every_command() {
             "drain",
             "undrain",
             "validate",
+            "kubeconfig",
             "reload",
             "dataplane-socket",
         ] {

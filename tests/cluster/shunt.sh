@@ -2,7 +2,7 @@
 # shunt.sh [CONFIG]: starts Shunt's dataplane and control plane in the load balancer's namespace, on its NICs cli0 and
 # nod0, and waits until they are healthy. With `stop`, ends them. If they run, they take CONFIG over.
 #
-# Without CONFIG, Shunt is the cluster's provider.
+# Without CONFIG, Shunt is the cluster's provider, as who deploy/kubernetes says and with what that allows.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 is_up
@@ -18,11 +18,19 @@ name = "cli0"
 name = "nod0"
 
 [kubernetes]
-kubeconfig = "${SHUNT_KUBECONFIG:-$RUN/kubeconfig.mgmt}"
+kubeconfig = "${SHUNT_KUBECONFIG:-$RUN/kubeconfig.shunt}"
 # Upstream's specs name no class.
 default_class = true
 pools = [{ name = "default", addresses = ["$VIP4", "$VIP6"] }]
 TOML
+}
+
+# What an operator does, so that nothing is allowed here that is not allowed there.
+make_kubeconfig() {
+    "$bin/kubectl" kustomize "$root/deploy/kubernetes" >"$RUN/deploy.yaml"
+    kubectl apply --server-side --force-conflicts -f "$RUN/deploy.yaml" >/dev/null
+    inside client "$programs/lbctl" kubeconfig --admin-kubeconfig "$RUN/kubeconfig.mgmt" --file "$RUN/kubeconfig.shunt" \
+        >"$RUN/kubeconfig.log" 2>&1 || fail "$(cat "$RUN/kubeconfig.log")"
 }
 
 start() { # start PROGRAM ARGUMENT...
@@ -58,7 +66,12 @@ if running provider; then fail "the reference provider serves $P; run tests/clus
 ln -sfn "$programs/lbctl" "$RUN/lbctl"
 # Otherwise packets that Shunt leaves to the host could reach nodes all the same, and a test would not notice.
 if [ "$RETURN" = direct ]; then inside lb sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0; fi
-if [ $# -gt 0 ]; then cp "$1" "$config"; else provider_config >"$config"; fi
+if [ $# -gt 0 ]; then
+    cp "$1" "$config"
+else
+    [ -n "${SHUNT_KUBECONFIG:-}" ] || make_kubeconfig
+    provider_config >"$config"
+fi
 "$programs/lbctl" validate "$config" >"$RUN/validate" 2>&1 || fail "$(cat "$RUN/validate")"
 if running shunt-dataplane && running shunt-controlplane; then
     "$here/lbctl.sh" reload >/dev/null

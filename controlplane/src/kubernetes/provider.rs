@@ -5,17 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
 use shunt_api::config::{IpMode, Kubernetes};
 use shunt_api::snapshot::Snapshot;
 use tokio::sync::{Notify, watch};
 use tracing::Level;
 
+use super::access::connect;
 use super::election::Seat;
 use super::facts::{Facts, Family, ServiceKey};
 use super::ipam::{Allocation, Ipam};
@@ -34,8 +33,6 @@ use crate::until::{now, until};
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// Until a kubeconfig that could not be used is tried again.
 const CONNECT_PAUSE: Duration = Duration::from_secs(5);
-/// A connection on which nothing was heard for so long is dead; a watch speaks more often ([`super::picture`]).
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// After so long without the dataplane's word people should know that it is waited for.
 const OVERDUE: Duration = Duration::from_secs(2);
 
@@ -76,15 +73,6 @@ pub async fn connected(cluster: &Kubernetes, journal: &Journal) -> Client {
         }
         tokio::time::sleep(CONNECT_PAUSE).await;
     }
-}
-
-async fn connect(kubeconfig: &Path) -> Result<Client, String> {
-    let read = Kubeconfig::read_from(kubeconfig).map_err(|error| error.to_string())?;
-    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
-    let mut config = config.map_err(|error| error.to_string())?;
-    config.read_timeout = Some(SILENCE_MAX);
-    config.reset_reader_on_write = true;
-    Client::try_from(config).map_err(|error| error.to_string())
 }
 
 fn tell(journal: &Journal, cluster: &Kubernetes, level: Level, text: &str, reason: Option<String>) {
