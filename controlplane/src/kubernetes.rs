@@ -15,6 +15,8 @@ pub mod ipam;
 pub mod picture;
 pub mod provider;
 pub mod report;
+#[cfg(test)]
+mod scale;
 pub mod translate;
 pub mod write;
 
