@@ -17,6 +17,8 @@ pub mod ipam;
 pub mod picture;
 pub mod provider;
 pub mod report;
+#[cfg(test)]
+mod scale;
 pub mod term;
 pub mod translate;
 pub mod wants;

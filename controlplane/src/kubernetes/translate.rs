@@ -1,7 +1,10 @@
 //! What the dataplane shall serve for a cluster: from its facts and the addresses of its Services. Pure.
 //!
 //! A Service becomes, for each family of its addresses, a pool of nodes and a service that uses it; mode `nat` cannot
-//! change the family, and the other modes are then treated alike. What cannot be done as the Service says is a
+//! change the family, and the other modes are then treated alike. Services whose backends are all nodes, and whose check
+//! asks the nodes and not the Service, have their pools in common ([`shared_name`]): thousands of them then cost no more
+//! than one, and a node is drained for all at once. Those that are `Local`, and those whose ports are probed, have pools
+//! of their own, because what is found for one says nothing about another. What cannot be done as the Service says is a
 //! [`Problem`] of it, or a [`PortError`] of one of its ports, and the rest is served.
 
 pub mod annotations;
@@ -13,7 +16,7 @@ pub mod wanted;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use shunt_api::config::WhenAllDown;
+use shunt_api::config::{OnDown, WhenAllDown};
 use shunt_api::snapshot::{Mode, PortMapping, Protocol, ServicePort, UnlistedPorts};
 
 use super::facts::{Facts, Family, Port, Service, ServiceKey};
@@ -108,9 +111,7 @@ pub fn translate(
 
 /// All that shall be served.
 pub fn merged<'a>(translated: impl IntoIterator<Item = &'a Translated>) -> Wanted {
-    let mut merged = Wanted::default();
-    translated.into_iter().for_each(|translated| merged.append(&translated.wanted));
-    merged
+    wanted::merged(translated.into_iter().map(|translated| &translated.wanted))
 }
 
 /// The name of what is served for a Service, but for the family at its end.
@@ -223,14 +224,35 @@ fn add_family(
     let suffix = if family == Family::V4 { "v4" } else { "v6" };
     let addresses = backends.iter().map(|backend| backend.address);
     let check = common.pool.check.clone().map(|check| health::reachable(check, inputs.service, addresses));
-    let pool =
-        Pool { name: format!("{}/{suffix}", common.pool.name), backends, check, ..common.pool.clone() };
+    let own_name = format!("{}/{suffix}", common.service.name);
+    let shared_name =
+        (!inputs.service.local).then(|| shared_name(inputs.settings, mode, suffix, &common.pool));
+    let name = shared_name.flatten().unwrap_or_else(|| own_name.clone());
+    let pool = Pool { name, backends, check, ..common.pool.clone() };
     // The primary family never changes, so a Service keeps its name when it gets a second one.
     let primary = inputs.service.families.first().is_none_or(|primary| *primary == family);
-    let name = if primary { common.service.name.clone() } else { pool.name.clone() };
+    let name = if primary { common.service.name.clone() } else { own_name };
     let wanted = &mut translated.wanted;
     wanted.services.push(wanted::Service { name, vips, pool: wanted.pools.len(), ..common.service.clone() });
     wanted.pools.push(pool);
+}
+
+/// The name of the pool that all Services have in common which ask of all nodes the same: `nodes:dr/v4/keep`, with the
+/// check at its end if that is not the usual one. The colon keeps it apart from the names of Services. `None` if the
+/// check depends on the Service.
+fn shared_name(settings: &Settings, mode: Mode, family: &str, pool: &Pool) -> Option<String> {
+    let cluster = settings.cluster.as_ref().map_or_else(String::new, |cluster| format!("{cluster}/"));
+    let on_down = match pool.on_down {
+        OnDown::Keep => "keep",
+        OnDown::Rehash => "rehash",
+    };
+    let name = format!("{cluster}nodes:{mode}/{family}/{on_down}");
+    match &pool.check {
+        None => Some(format!("{name} (no check)")),
+        Some(check) if !health::asks_nodes(check) => None,
+        Some(check) if health::is_usual(check) => Some(name),
+        Some(check) => Some(format!("{name} ({check})")),
+    }
 }
 
 /// The families of addresses, in their order.

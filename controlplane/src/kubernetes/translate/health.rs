@@ -68,6 +68,16 @@ pub fn check(service: &Service, mode: Mode) -> (Option<Check>, Vec<Problem>) {
     (check, annotations.problems)
 }
 
+/// What it finds is the node's, not the Service's.
+pub fn asks_nodes(check: &Check) -> bool {
+    check.via == Via::Direct && check.kind.port() == Some(KUBE_PROXY_HEALTHZ)
+}
+
+/// Nothing of it is set by annotations.
+pub fn is_usual(check: &Check) -> bool {
+    self::check(&Service::default(), Mode::Nat).0.as_ref() == Some(check)
+}
+
 /// The check of a pool with backends at some addresses. kube-proxy opens a `healthCheckNodePort` in the families of the
 /// Service only, and port 10256 in both; so a node that is reached by another family is asked there.
 pub fn reachable(check: Check, service: &Service, mut addresses: impl Iterator<Item = IpAddr>) -> Check {

@@ -69,7 +69,7 @@ fn annotated(name: &str, value: &str) -> Service {
 fn a_service_gets_a_pool_per_family() {
     let both = translated(service(), &["203.0.113.10", "2001:db8::10"], &settings());
     let pools: Vec<_> = both.wanted.pools.iter().map(|pool| pool.name.as_str()).collect();
-    assert_eq!(pools, ["shop/web/v4", "shop/web/v6"]);
+    assert_eq!(pools, ["nodes:dr/v4/keep", "nodes:dr/v6/keep"]);
     let services: Vec<_> =
         both.wanted.services.iter().map(|s| (s.name.as_str(), s.pool, s.vips[0].is_ipv4())).collect();
     assert_eq!(services, [("shop/web", 0, true), ("shop/web/v6", 1, false)]);
@@ -203,15 +203,46 @@ fn addresses_of_an_unknown_service_are_nothing() {
 }
 
 #[test]
-fn merging_keeps_each_service_with_its_pool() {
+fn services_that_ask_the_same_of_all_nodes_have_one_pool() {
     let mut facts = facts(service());
-    facts.services.insert(key("api"), service());
-    let vip = |last: u8| vec![IpAddr::from([203, 0, 113, last])];
-    let addresses = [(key("web"), vip(1)), (key("api"), vip(2))].into();
-    let merged = merged(translate(&facts, &addresses, &settings()).values());
-    let pairs: Vec<_> =
-        merged.services.iter().map(|s| (s.name.as_str(), merged.pools[s.pool].name.as_str())).collect();
-    assert_eq!(pairs, [("shop/api", "shop/api/v4"), ("shop/web", "shop/web/v4")]);
+    let others = [
+        ("api", service()),
+        ("often", annotated("shunt.dev/health-interval", "500ms")),
+        ("ports", annotated("shunt.dev/health-check", "tcp")),
+        ("unchecked", annotated("shunt.dev/health-check", "none")),
+        ("datagrams", Service { ports: vec![port("UDP", 53, None)], ..service() }),
+        ("tunnelled", annotated("shunt.dev/mode", "ipip")),
+        ("local", Service { local: true, ..service() }),
+    ];
+    facts.services.extend(others.map(|(name, service)| (key(name), service)));
+    let vip = |at: usize| vec![IpAddr::from([203, 0, 113, at as u8 + 1])];
+    let addresses = facts.services.keys().enumerate().map(|(at, key)| (key.clone(), vip(at))).collect();
+    for (cluster, prefix) in [(None, ""), (Some("prod".to_owned()), "prod/")] {
+        let translated = translate(&facts, &addresses, &Settings { cluster, ..settings() });
+        let merged = merged(translated.values());
+        let pool_of = |service: &str| {
+            let name = format!("{prefix}shop/{service}");
+            let service = merged.services.iter().find(|of| of.name == name).unwrap();
+            merged.pools[service.pool].name.strip_prefix(prefix).unwrap()
+        };
+        for (service, pool) in [
+            ("web", "nodes:dr/v4/keep"),
+            ("api", "nodes:dr/v4/keep"),
+            (
+                "often",
+                "nodes:dr/v4/keep (http GET /healthz port 10256 every 500ms, timeout 500ms, rise 2, fall 3, via direct)",
+            ),
+            ("ports", "shop/ports/v4"),
+            ("unchecked", "nodes:dr/v4/keep (no check)"),
+            ("datagrams", "nodes:dr/v4/rehash"),
+            ("tunnelled", "nodes:ipip/v4/keep"),
+            ("local", "shop/local/v4"),
+        ] {
+            assert_eq!(pool_of(service), pool);
+        }
+        let names: HashSet<_> = merged.pools.iter().map(|pool| &pool.name).collect();
+        assert_eq!((names.len(), merged.pools.len()), (7, 7));
+    }
 }
 
 fn any_endpoint() -> impl Strategy<Value = Endpoint> {

@@ -1,5 +1,8 @@
 //! What the dataplane shall serve for a cluster, in the types of the configuration. Pools are named after their service,
-//! with `/v4` or `/v6` at the end, and services `CLUSTER/NAMESPACE/NAME`, with the family unless it is the primary one.
+//! with `/v4` or `/v6` at the end, or after what they have in common ([`super`]); services `CLUSTER/NAMESPACE/NAME`, with
+//! the family unless it is the primary one.
+
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 pub use shunt_api::config::{Backend, Pool, Service};
@@ -9,24 +12,24 @@ pub use shunt_api::config::{Backend, Pool, Service};
 pub struct Wanted {
     /// In the order of the Services, no two of the same name.
     pub pools: Vec<Pool>,
-    /// Likewise.
+    /// In the order of the Services, no two of the same name.
     pub services: Vec<Service>,
 }
 
-impl Wanted {
-    /// Appends what another Service wants.
-    pub fn append(&mut self, other: &Self) {
-        let offset = self.pools.len();
-        self.pools.extend(other.pools.iter().cloned());
-        let moved =
-            other.services.iter().map(|service| Service { pool: service.pool + offset, ..service.clone() });
-        self.services.extend(moved);
-    }
-}
-
-/// Everything that several want.
+/// Everything that several want. Pools of the same name are the same, and are there once.
 pub fn merged<'w>(all: impl Iterator<Item = &'w Wanted>) -> Wanted {
     let mut merged = Wanted::default();
-    all.for_each(|wanted| merged.append(wanted));
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for wanted in all {
+        let mut place = |pool: &'w Pool| {
+            *places.entry(&pool.name).or_insert_with(|| {
+                merged.pools.push(pool.clone());
+                merged.pools.len() - 1
+            })
+        };
+        let places: Vec<usize> = wanted.pools.iter().map(&mut place).collect();
+        let moved = |service: &Service| Service { pool: places[service.pool], ..service.clone() };
+        merged.services.extend(wanted.services.iter().map(moved));
+    }
     merged
 }
