@@ -96,9 +96,8 @@ async fn clusters_are_shown_in_the_order_of_the_file() {
     let (seen, shown) = watch::channel(Seen::default());
     control.show_cluster(&Some("a".into()), shown);
     control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.2"));
-    seen.send_modify(|seen| {
-        seen.services = Some(ClusterServices { served: 3, ..ClusterServices::default() })
-    });
+    let services = ClusterServices { served: 3, ..ClusterServices::default() };
+    seen.send_modify(|seen| seen.services = Some(services));
     let shown = control.look(Model::clusters);
     let shown: Vec<_> = shown
         .iter()

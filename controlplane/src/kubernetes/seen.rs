@@ -131,13 +131,13 @@ pub fn count(
             let mut services = translated.wanted.services.iter();
             services.all(|service| service.vips.iter().all(|vip| served.contains(&(&service.name, *vip))))
         });
-        match () {
-            () if translate::refusal(service).is_some() || without || nothing || left_out => {
-                counts.refused += 1
-            }
-            () if !addresses.is_empty() && all_served => counts.served += 1,
-            () => counts.waiting += 1,
-        }
+        let refused = translate::refusal(service).is_some() || without || nothing || left_out;
+        let count = match refused {
+            true => &mut counts.refused,
+            false if !addresses.is_empty() && all_served => &mut counts.served,
+            false => &mut counts.waiting,
+        };
+        *count += 1;
     }
     counts
 }
