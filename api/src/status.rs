@@ -9,12 +9,14 @@
 //! `PUT /v1/drain` with [`DrainRequest`] → list of [`BackendView`] or 404 with the reason in text,
 //! `POST /v1/reload` → [`Reloaded`] or 422 with [`ConfigProblem`].
 
+mod cluster;
 mod health;
 mod l2;
 mod routes;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use cluster::{ClusterAway, ClusterRole, ClusterServices, ClusterSource, ClusterStatus};
 pub use health::{BackendHealth, ChecksStatus, Event, HealthState, ProbeView, TimeMs};
 pub use l2::{L2Conflict, L2Role, L2Status};
 pub use routes::RoutesStatus;
@@ -331,6 +333,9 @@ pub struct ControlStatus {
     /// Routes to VIPs; `None` if they are not asked for.
     #[serde(default)]
     pub routes: Option<RoutesStatus>,
+    /// Clusters whose Services are served, in the order of the file.
+    #[serde(default)]
+    pub clusters: Vec<ClusterStatus>,
     /// Services configured.
     pub services: usize,
     /// Distinct backend addresses configured.

@@ -1,13 +1,14 @@
 //! The one place where the pure [`State`] and [`Roster`] meet the world: events go in, effects come out, whoever asks
 //! may look. Shared by the tasks of the single-threaded runtime; no lock is held across an `await`.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use shunt_api::compile::compile;
-use shunt_api::config::{Config, LeftOut};
+use shunt_api::config::{Config, Kubernetes, LeftOut};
 use shunt_api::snapshot::{ProbeWay, Snapshot};
-use shunt_api::status::{ConfigProblem, DataplaneStatus, DrainRequest};
+use shunt_api::status::{ClusterStatus, ConfigProblem, DataplaneStatus, DrainRequest};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tracing::Level;
@@ -17,6 +18,7 @@ use crate::announce::{Announcing, Wanted, l2, route};
 use crate::health::{HealthEvent, Runner};
 use crate::journal::{Happening, Journal};
 use crate::kubernetes::facts::Family;
+use crate::kubernetes::seen::Seen;
 use crate::kubernetes::translate::wanted::Wanted as ClusterWanted;
 use crate::kubernetes::wants::{Name, Remembered, Wants};
 use crate::kubernetes::{Clusters, subject};
@@ -40,6 +42,8 @@ pub struct Model {
     file: Option<Desired>,
     /// What the clusters want.
     wants: Wants,
+    /// What is seen of the clusters.
+    seen: BTreeMap<Name, watch::Receiver<Seen>>,
 }
 
 /// What the checks were last set from, apart from the configuration.
@@ -70,6 +74,8 @@ pub struct Control {
     /// What a restart must not forget.
     memory: watch::Sender<Memory>,
     cluster_memory: watch::Sender<Remembered>,
+    /// What of the clusters contradicts the file or each other.
+    left_out: watch::Sender<Arc<Vec<LeftOut>>>,
     clusters: watch::Sender<Clusters>,
     /// What the dataplane last agreed to.
     served: watch::Sender<Option<Arc<Snapshot>>>,
@@ -88,12 +94,31 @@ pub struct Reload {
     pub changed: bool,
 }
 
+impl Model {
+    /// How the clusters are, in the order of the file.
+    pub fn clusters(&self) -> Vec<ClusterStatus> {
+        let clusters = self.file.iter().flat_map(|file| &file.config.kubernetes);
+        let status = |Kubernetes { name, .. }: &Kubernetes| {
+            let seen = self.seen.get(name).map(|seen| seen.borrow().clone()).unwrap_or_default();
+            seen.status(name, self.wants.source(name))
+        };
+        clusters.map(status).collect()
+    }
+}
+
 impl Control {
     /// Nothing configured, nothing connected; `memory` is that of the process before.
     pub fn new(runner: Runner, journal: Journal, memory: Memory) -> Self {
         let roster = Roster::new(memory.clone());
         let watched = Watched::default();
-        let model = Model { state: State::default(), roster, watched, file: None, wants: Wants::default() };
+        let model = Model {
+            state: State::default(),
+            roster,
+            watched,
+            file: None,
+            wants: Wants::default(),
+            seen: BTreeMap::new(),
+        };
         Self {
             model: Mutex::new(model),
             publish: watch::Sender::new(None),
@@ -101,6 +126,7 @@ impl Control {
             next_step: watch::Sender::new(None),
             memory: watch::Sender::new(memory),
             cluster_memory: watch::Sender::default(),
+            left_out: watch::Sender::default(),
             clusters: watch::Sender::default(),
             served: watch::Sender::default(),
             announce: Mutex::new(Some(Announce::default())),
@@ -153,6 +179,16 @@ impl Control {
         self.cluster_memory.subscribe()
     }
 
+    /// What of the clusters is not served as they want it, because of what else is configured.
+    pub fn left_out(&self) -> watch::Receiver<Arc<Vec<LeftOut>>> {
+        self.left_out.subscribe()
+    }
+
+    /// Shows people what is seen of a cluster.
+    pub fn show_cluster(&self, name: &Name, seen: watch::Receiver<Seen>) {
+        self.model().seen.insert(name.clone(), seen);
+    }
+
     /// The health checks.
     pub fn runner(&self) -> &Runner {
         &self.runner
@@ -182,7 +218,9 @@ impl Control {
         let mut model = self.model();
         let clusters = clusters(&desired.config);
         // One that is configured otherwise is asked anew, and until it answers what it wanted before holds.
-        model.wants.keep_only(|name| clusters.0.iter().any(|cluster| cluster.name == *name));
+        let is_configured = |name: &Name| clusters.0.iter().any(|cluster| cluster.name == *name);
+        model.wants.keep_only(is_configured);
+        model.seen.retain(|name, _| is_configured(name));
         model.file = Some(*desired);
         self.clusters.send_if_modified(|before| replace(before, clusters));
         let changed = self.load(&mut model);
@@ -231,14 +269,22 @@ impl Control {
                 (Arc::new(extended), whole)
             }
         };
-        for LeftOut { service, reason } in &left_out {
-            tracing::warn!("service {service} is left out: {reason}");
-        }
+        self.tell_left_out(left_out);
         let changed = model.roster.load(config, snapshot);
         self.runner.set_never_from(model.roster.own_addresses());
         let loaded = |snapshot| Event::ConfigLoaded { snapshot: Box::new(snapshot), warnings };
         self.balance(model, loaded, true);
         changed
+    }
+
+    /// Says what is left out from now on.
+    fn tell_left_out(&self, left_out: Vec<LeftOut>) {
+        let before = Arc::clone(&self.left_out.borrow());
+        for left in left_out.iter().filter(|left| !before.contains(left)) {
+            let LeftOut { service, reason, .. } = left;
+            tracing::warn!("service {service} is left out: {reason}");
+        }
+        self.left_out.send_if_modified(|before| replace(before, Arc::new(left_out)));
     }
 
     /// Drains backends, or ends that. The error says that there is no such backend.

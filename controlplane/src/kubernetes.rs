@@ -19,6 +19,7 @@ pub mod provider;
 pub mod report;
 #[cfg(test)]
 mod scale;
+pub mod seen;
 pub mod term;
 pub mod translate;
 pub mod wants;
@@ -37,6 +38,7 @@ use election::Seat;
 use election::lease::Candidate;
 use facts::Family;
 use provider::Outlets;
+use seen::Seen;
 use translate::wanted::Wanted;
 use wants::Name;
 
@@ -99,8 +101,17 @@ async fn one(
     let name = cluster.name.clone();
     let (sender, mut wanted) = watch::channel(None::<Wanted>);
     let (seat, seated) = watch::channel(Seat::default());
-    let (served, journal) = (control.served(), control.journal().clone());
-    let outlets = Outlets { wanted: sender, served, nat_families, seat: seated, journal };
+    let (seen, shown) = watch::channel(Seen { identity: identity.to_string(), ..Seen::default() });
+    control.show_cluster(&name, shown);
+    let outlets = Outlets {
+        wanted: sender,
+        seen,
+        served: control.served(),
+        left_out: control.left_out(),
+        nat_families,
+        seat: seated,
+        journal: control.journal().clone(),
+    };
     let handing_on = async {
         while wanted.changed().await.is_ok() {
             let latest = wanted.borrow_and_update().clone();
@@ -113,7 +124,7 @@ async fn one(
     };
     let mut candidate = None;
     let serving = async {
-        let client = provider::connected(&cluster, &outlets.journal).await;
+        let client = provider::connected(&cluster, &outlets).await;
         let candidate = candidate.insert(Candidate::new(&client, cluster.lease.clone(), &identity));
         tokio::join!(provider::serve(cluster, client, outlets), candidate.run(&seat));
     };

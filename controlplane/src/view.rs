@@ -13,6 +13,7 @@ use shunt_api::status::{
 use crate::announce::Announced;
 use crate::control::Model;
 use crate::health::{Figures, Health, Status};
+use crate::kubernetes::seen;
 use crate::roster::{Standing, question};
 
 /// Can be reached, is not down and has a weight.
@@ -53,6 +54,8 @@ pub fn status(
     let Model { state, roster, .. } = model;
     let announce = roster.config().map(|config| config.announce).unwrap_or_default();
     let pools = || roster.config().into_iter().flat_map(|config| &config.pools);
+    let clusters = model.clusters();
+    let of_clusters = clusters.iter().flat_map(seen::problems);
     let addresses = pools().flat_map(|pool| &pool.backends).map(|backend| backend.address);
     ControlStatus {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -62,10 +65,17 @@ pub fn status(
         generation: state.generation(),
         acknowledged: state.acknowledgement().map(|ack| ack.generation),
         dataplane_problem: state.dataplane_problem(),
-        problems: roster.problems().into_iter().chain(unable(figures)).chain(announced.problems()).collect(),
+        problems: roster
+            .problems()
+            .into_iter()
+            .chain(of_clusters)
+            .chain(unable(figures))
+            .chain(announced.problems())
+            .collect(),
         checks: (figures.checks > 0).then(|| checks(figures)),
         l2: announce.l2.map(|_| announced.l2.clone()),
         routes: announce.routes.map(|_| announced.routes.clone()),
+        clusters,
         services: roster.config().map_or(0, |config| config.services.len()),
         backends: addresses.collect::<HashSet<_>>().len(),
         dataplane: state.dataplane().cloned(),

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use shunt_api::client::{Client, ClientError};
 use shunt_api::status::{
-    ChecksStatus, ControlStatus, DataplaneStatus, FlowTableStatus, L2Status, NicStatus, RoutesStatus,
-    WorkerState, WorkerStatus,
+    ChecksStatus, ClusterRole, ClusterServices, ClusterSource, ClusterStatus, ControlStatus, DataplaneStatus,
+    FlowTableStatus, L2Status, NicStatus, RoutesStatus, WorkerState, WorkerStatus,
 };
 
 use crate::Outcome;
@@ -114,6 +114,7 @@ fn text(report: &Report) -> String {
         control.checks.iter().for_each(|checks| line("health checks", checks_line(checks)));
         control.l2.iter().for_each(|l2| line("on segments", l2_line(l2)));
         control.routes.iter().for_each(|routes| line("by routes", routes_line(routes)));
+        control.clusters.iter().for_each(|cluster| line("cluster", cluster_line(cluster)));
     }
     if let Some(dataplane) = &report.dataplane {
         nic_lines(dataplane).into_iter().for_each(|nic| line("NIC", nic));
@@ -185,6 +186,34 @@ fn l2_line(l2: &L2Status) -> String {
 
 fn routes_line(routes: &RoutesStatus) -> String {
     format!("{} in table {}", addresses(routes.present), routes.table)
+}
+
+fn cluster_line(cluster: &ClusterStatus) -> String {
+    let name = cluster.name.as_ref().map_or_else(String::new, |name| format!("{name}: "));
+    let contact = match (&cluster.away, cluster.source) {
+        (Some(away), _) => format!("no answer since {}", away.since_ms),
+        (None, ClusterSource::Live) => "answers".to_owned(),
+        (None, ClusterSource::Unknown | ClusterSource::Memory) => "is being asked".to_owned(),
+    };
+    let source = match cluster.source {
+        ClusterSource::Unknown => ", what it wants is not known yet",
+        ClusterSource::Memory => ", served from memory",
+        ClusterSource::Live => "",
+    };
+    let role = match (cluster.role, &cluster.leader) {
+        (ClusterRole::Leader, _) => "this box leads".to_owned(),
+        (ClusterRole::Follower, Some(leader)) => format!("{leader} leads"),
+        _ => "no leader known".to_owned(),
+    };
+    let mut line = format!("{name}{contact}{source}, {role}");
+    let Some(ClusterServices { served, waiting, refused }) = cluster.services else { return line };
+    let _ = write!(line, "; {} served", count(served, "Service"));
+    for (number, what) in [(waiting, "waiting"), (refused, "refused")] {
+        if number > 0 {
+            let _ = write!(line, ", {number} {what}");
+        }
+    }
+    line
 }
 
 fn addresses(number: usize) -> String {

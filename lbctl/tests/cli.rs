@@ -206,6 +206,7 @@ fn what_is_wrong_is_listed_with_its_remedy() {
     let standby = ControlStatus {
         l2: sample::control().l2.map(|l2| L2Status { role: L2Role::Backup, master, addresses: 0, ..l2 }),
         routes: None,
+        clusters: Vec::new(),
         problems: vec![conflict.to_owned()],
         ..sample::control()
     };
@@ -213,6 +214,18 @@ fn what_is_wrong_is_listed_with_its_remedy() {
         .with_control(Answers::default().ok("/v1/status", &standby))
         .with_dataplane(sample::dataplane_answers());
     standby.check("status-standby", "status");
+
+    let away = "cluster berlin does not answer since 2026-01-31T12:00:00.123Z, and what is served stays as it is: services: \
+        connection refused; is its API server up, and is kubernetes.kubeconfig right?";
+    let clusters = ControlStatus {
+        clusters: sample::clusters_in_trouble(),
+        problems: vec![away.to_owned()],
+        ..sample::control()
+    };
+    let clusters = Machine::new("clusters")
+        .with_control(Answers::default().ok("/v1/status", &clusters))
+        .with_dataplane(sample::dataplane_answers());
+    clusters.check("status-clusters", "status");
 
     let fresh =
         DataplaneStatus { generation: None, generation_age_s: None, ..sample::dataplane_in_trouble() };

@@ -42,6 +42,8 @@ start() { # start PROGRAM ARGUMENT...
 start_daemons() {
     mkdir -p "$RUN/state" "$RUN/bpf"
     mountpoint -q "$RUN/bpf" || mount -t bpf bpf "$RUN/bpf"
+    # Where the Lease is by which the leader is elected
+    kubectl get namespace shunt-system >/dev/null 2>&1 || kubectl create namespace shunt-system >/dev/null
     start shunt-dataplane run --socket "$RUN/dataplane.sock" --bpf-dir "$RUN/bpf"
     start shunt-controlplane --config "$config" --socket "$RUN/controlplane.sock" \
         --dataplane-socket "$RUN/dataplane.sock" --state-dir "$RUN/state"

@@ -10,8 +10,10 @@ use crate::snapshot::{Mode, ServicePort};
 /// A service that is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Its name.
+    /// Its name; that of its pool if only the check is left out.
     pub service: String,
+    /// It is served, but its backends are not checked.
+    pub check_only: bool,
     /// Why, and what to do.
     pub reason: String,
 }
@@ -49,7 +51,7 @@ impl Config {
                 taken.obstacle(service, pool)
             };
             if let Some(reason) = obstacle {
-                left_out.push(LeftOut { service: service.name.clone(), reason });
+                left_out.push(LeftOut { service: service.name.clone(), check_only: false, reason });
                 continue;
             }
             taken.take(service, pool);
@@ -72,7 +74,7 @@ impl Config {
             if pool.check.take().is_some() {
                 let reason =
                     format!("its backends are not checked: there would be more than {PROBES_MAX} probes");
-                left_out.push(LeftOut { service: pool.name.clone(), reason });
+                left_out.push(LeftOut { service: pool.name.clone(), check_only: true, reason });
             }
         }
     }

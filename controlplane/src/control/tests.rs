@@ -1,4 +1,5 @@
 use shunt_api::snapshot::FleetKey;
+use shunt_api::status::{ClusterServices, ClusterSource};
 
 use super::*;
 use crate::health::Prober;
@@ -77,8 +78,32 @@ async fn what_a_cluster_wants_holds_while_it_is_configured_anew_and_goes_with_it
 async fn what_contradicts_the_file_is_left_out() {
     let control = control();
     configure(&control, &cluster("a"));
+    let mut told = control.left_out();
     control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.1"));
     assert_eq!(served(&control), ["file"]);
+    let left_out: Vec<_> = told.borrow_and_update().iter().map(|left| left.service.clone()).collect();
+    assert_eq!(left_out, ["web"]);
+    configure(&control, &cluster("a"));
+    assert!(!told.has_changed().unwrap(), "it is the same as before");
+    control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.2"));
+    assert!(told.borrow_and_update().is_empty());
+}
+
+#[tokio::test]
+async fn clusters_are_shown_in_the_order_of_the_file() {
+    let control = control().remembering(Remembered::default());
+    configure(&control, &(cluster("b") + &cluster("a")));
+    let (seen, shown) = watch::channel(Seen::default());
+    control.show_cluster(&Some("a".into()), shown);
+    control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.2"));
+    let services = ClusterServices { served: 3, ..ClusterServices::default() };
+    seen.send_modify(|seen| seen.services = Some(services));
+    let shown = control.look(Model::clusters);
+    let shown: Vec<_> = shown
+        .iter()
+        .map(|of| (of.name.as_deref().unwrap(), of.source, of.services.map(|services| services.served)))
+        .collect();
+    assert_eq!(shown, [("b", ClusterSource::Unknown, None), ("a", ClusterSource::Live, Some(3))]);
 }
 
 #[tokio::test]

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use kube::Client;
-use shunt_api::config::{IpMode, Kubernetes};
+use shunt_api::config::{IpMode, Kubernetes, LeftOut};
 use shunt_api::snapshot::Snapshot;
+use shunt_api::status::TimeMs;
 use tokio::sync::{Notify, watch};
 use tracing::Level;
 
@@ -21,6 +22,7 @@ use super::ipam::{Allocation, Ipam};
 use super::picture::{Contact, Picture, follow};
 use super::report::ownership::{Class, may_be_served};
 use super::report::{self, Action, Outcome, Reporter};
+use super::seen::{self, Seen, add_left_out, left_out};
 use super::subject;
 use super::term::{Role, Terms, Turn};
 use super::translate::wanted::Wanted;
@@ -40,14 +42,25 @@ const OVERDUE: Duration = Duration::from_secs(2);
 pub struct Outlets {
     /// What the cluster wants; `None` until that is known.
     pub wanted: watch::Sender<Option<Wanted>>,
+    /// What people are shown.
+    pub seen: watch::Sender<Seen>,
     /// What the dataplane serves, all clusters and the file together.
     pub served: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// What of all clusters cannot be served as they want it.
+    pub left_out: watch::Receiver<Arc<Vec<LeftOut>>>,
     /// Families in which there are addresses for mode `nat`.
     pub nat_families: BTreeSet<Family>,
     /// How this box stands in the election.
     pub seat: watch::Receiver<Seat>,
     /// Where people look.
     pub journal: Journal,
+}
+
+impl Outlets {
+    fn set_away(&self, reason: Option<String>) {
+        let now = TimeMs::of(SystemTime::now());
+        self.seen.send_if_modified(|seen| seen.set_away(reason, now));
+    }
 }
 
 /// Serves a cluster for ever.
@@ -60,15 +73,19 @@ pub async fn serve(cluster: Kubernetes, client: Client, outlets: Outlets) {
 }
 
 /// How to reach a cluster, once its kubeconfig can be used.
-pub async fn connected(cluster: &Kubernetes, journal: &Journal) -> Client {
+pub async fn connected(cluster: &Kubernetes, outlets: &Outlets) -> Client {
     let mut told = None;
     loop {
         let problem = match connect(&cluster.kubeconfig).await {
-            Ok(client) => return client,
+            Ok(client) => {
+                outlets.set_away(None);
+                return client;
+            }
             Err(problem) => format!("{}: {problem}", cluster.kubeconfig.display()),
         };
         if told.as_ref() != Some(&problem) {
-            tell(journal, cluster, Level::ERROR, "cannot be reached", Some(problem.clone()));
+            tell(&outlets.journal, cluster, Level::ERROR, "cannot be reached", Some(problem.clone()));
+            outlets.set_away(Some(problem.clone()));
             told = Some(problem);
         }
         tokio::time::sleep(CONNECT_PAUSE).await;
@@ -128,7 +145,7 @@ impl Provider {
     }
 
     async fn run(mut self, changed: &Notify, mut contacts: watch::Receiver<Contact>) {
-        let mut served = self.outlets.served.clone();
+        let (mut served, mut left_out) = (self.outlets.served.clone(), self.outlets.left_out.clone());
         let mut complete = false;
         // When to look next, and the earliest time for it.
         let (mut due, mut rested) = (None, now());
@@ -151,6 +168,7 @@ impl Provider {
                 }
                 // Fails only if the control plane is gone, and this with it.
                 Ok(()) = served.changed(), if complete => true,
+                Ok(()) = left_out.changed(), if complete => true,
                 Ok(()) = contacts.changed() => {
                     self.tell_contact(&contacts.borrow_and_update().clone());
                     false
@@ -180,17 +198,30 @@ impl Provider {
         let allocations = self.allocate(role, &facts, ours);
         let addresses: Addresses =
             allocations.iter().map(|(key, of)| (key.clone(), of.addresses.clone())).collect();
-        let translated = translate::translate(&facts, &addresses, &self.settings);
+        let mut translated = translate::translate(&facts, &addresses, &self.settings);
+        add_left_out(&mut translated, &self.outlets.left_out.borrow());
         let wanted = translate::merged(translated.values());
         self.outlets.wanted.send_if_modified(|before| {
             let changes = before.as_ref() != Some(&wanted);
             *before = Some(wanted);
             changes
         });
+        self.show(&facts, &allocations, &translated);
         if role == Role::Leader {
             let actions = self.report(&facts, &allocations, &translated);
             self.writer.set(self.jobs(actions));
         }
+    }
+
+    fn show(
+        &self,
+        facts: &Facts,
+        allocations: &BTreeMap<ServiceKey, Allocation>,
+        translated: &BTreeMap<ServiceKey, Translated>,
+    ) {
+        let served = self.outlets.served.borrow().clone();
+        let services = seen::count(facts, &self.class, allocations, translated, served.as_deref());
+        self.outlets.seen.send_modify(|seen| seen.services = Some(services));
     }
 
     fn allocate(
@@ -220,6 +251,7 @@ impl Provider {
                 self.ipam = Ipam::default();
             }
             Turn::Seat(seat) => {
+                self.outlets.seen.send_modify(|seen| seen.seat = seat.clone());
                 let (level, text, reason) = seat.words();
                 tell(&self.outlets.journal, &self.cluster, level, &text, reason);
             }
@@ -241,7 +273,8 @@ impl Provider {
             .collect();
         let all = translated.iter().all(|(key, translated)| {
             let of = programmed.as_ref().and_then(|programmed| programmed.get(key));
-            translated.vips().iter().all(|vip| of.is_some_and(|of| of.contains(vip)))
+            let served = translated.vips().iter().all(|vip| of.is_some_and(|of| of.contains(vip)));
+            served || left_out(translated).is_some()
         });
         let now = now();
         self.waiting_since = if all { None } else { self.waiting_since.or(Some(now)) };
@@ -311,6 +344,7 @@ impl Provider {
             false => (Level::WARN, "does not answer; what is served stays as it is"),
         };
         let reason = (!problems.is_empty()).then(|| problems.join("; "));
+        self.outlets.set_away(reason.clone());
         tell(&self.outlets.journal, &self.cluster, level, text, reason);
     }
 }

@@ -20,11 +20,28 @@ use shunt_api::config::{OnDown, WhenAllDown};
 use shunt_api::snapshot::{Mode, PortMapping, Protocol, ServicePort, UnlistedPorts};
 
 use super::facts::{Facts, Family, Port, Service, ServiceKey};
+use super::ipam;
+use super::report::ownership::MARK;
 use annotations::Annotations;
 use wanted::{Pool, Wanted};
 
 /// How packets get to the nodes of a Service: `dr`, `ipip` or `nat`.
 pub const MODE: &str = "shunt.dev/mode";
+/// Every annotation of ours.
+const SETTINGS: [&str; 11] = [
+    MODE,
+    ipam::ADDRESSES,
+    ipam::POOL,
+    ipam::SHARE,
+    health::HEALTH_CHECK,
+    health::HEALTH_INTERVAL,
+    health::HEALTH_TIMEOUT,
+    health::HEALTH_RISE,
+    health::HEALTH_FALL,
+    health::ON_DOWN,
+    // Set by ourselves.
+    MARK,
+];
 /// Reason of a problem that leaves a Service without nodes, as the cloud provider calls it.
 pub const UNAVAILABLE: &str = "UnAvailableLoadBalancer";
 
@@ -160,6 +177,7 @@ fn one(inputs: &Inputs<'_>, addresses: &[IpAddr]) -> Translated {
         Translated { mode, problems: annotations.problems, port_errors, ..Translated::default() };
     translated.problems.extend(translated.port_errors.iter().map(PortError::problem));
     let common = common(inputs, mode, ports, &mut translated.problems);
+    translated.problems.extend(annotations::unknown(service, &SETTINGS));
     if common.ports.is_empty() {
         return translated;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use shunt_api::status::ClusterSource;
 
 use super::translate::wanted::{self, Wanted};
 
@@ -60,9 +61,13 @@ impl Wants {
         self.served.contains_key(name)
     }
 
-    /// The cluster itself said what it wants.
-    pub fn is_live(&self, name: &Name) -> bool {
-        self.served.get(name).is_some_and(|want| want.live)
+    /// Where what is served for a cluster is from.
+    pub fn source(&self, name: &Name) -> ClusterSource {
+        match self.served.get(name) {
+            Some(Want { live: true, .. }) => ClusterSource::Live,
+            Some(Want { live: false, .. }) => ClusterSource::Memory,
+            None => ClusterSource::Unknown,
+        }
     }
 
     /// Everything that is to be served.
@@ -175,12 +180,12 @@ mod tests {
     #[test]
     fn memory_holds_until_the_cluster_speaks() {
         let mut wants = Wants::new(remembered());
-        let known = |wants: &Wants| (wants.knows(&name("a")), wants.is_live(&name("a")));
-        assert_eq!((known(&wants), vips(&wants).len()), ((false, false), 0));
+        let source = |wants: &Wants| wants.source(&name("a"));
+        assert_eq!((source(&wants), vips(&wants).len()), (ClusterSource::Unknown, 0));
         assert!(wants.recall(&name("a")));
-        assert_eq!((known(&wants), vips(&wants)), ((true, false), vec!["203.0.113.1".into()]));
+        assert_eq!((source(&wants), vips(&wants)), (ClusterSource::Memory, vec!["203.0.113.1".into()]));
         wants.set(&name("a"), wanted("203.0.113.9"));
-        assert_eq!((known(&wants), vips(&wants)), ((true, true), vec!["203.0.113.9".into()]));
+        assert_eq!((source(&wants), vips(&wants)), (ClusterSource::Live, vec!["203.0.113.9".into()]));
         assert!(!wants.recall(&name("a")), "what it says now holds");
         assert_eq!(vips(&wants), ["203.0.113.9"]);
     }

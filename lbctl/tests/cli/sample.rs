@@ -7,10 +7,11 @@ use shunt_api::counters::{Counter, CounterValues, DropReason};
 use shunt_api::mac::MacAddress;
 use shunt_api::snapshot::{Mode, PortMapping, Rings, ServicePort};
 use shunt_api::status::{
-    BackendHealth, BackendView, ChecksStatus, ConfigProblem, ControlStatus, DataplaneStatus, Event,
-    FlowCount, FlowTableStatus, FlowTablesStatus, FlowView, Flows, HealthState, L2Role, L2Status,
-    NextHopStatus, NicStatus, ProbeView, Reloaded, ResolvedHop, RoutesStatus, ServiceView, SocketCounters,
-    Stats, TimeMs, WorkerState, WorkerStatus, XdpCounters,
+    BackendHealth, BackendView, ChecksStatus, ClusterAway, ClusterRole, ClusterServices, ClusterSource,
+    ClusterStatus, ConfigProblem, ControlStatus, DataplaneStatus, Event, FlowCount, FlowTableStatus,
+    FlowTablesStatus, FlowView, Flows, HealthState, L2Role, L2Status, NextHopStatus, NicStatus, ProbeView,
+    Reloaded, ResolvedHop, RoutesStatus, ServiceView, SocketCounters, Stats, TimeMs, WorkerState,
+    WorkerStatus, XdpCounters,
 };
 
 use crate::daemon::Answers;
@@ -71,10 +72,51 @@ pub fn control() -> ControlStatus {
             ..L2Status::default()
         }),
         routes: Some(RoutesStatus { table: 83, protocol: 83, present: 3, ..RoutesStatus::default() }),
+        clusters: vec![cluster()],
         services: 2,
         backends: 5,
         dataplane: Some(dataplane()),
     }
+}
+
+/// A cluster that this box leads.
+pub fn cluster() -> ClusterStatus {
+    ClusterStatus {
+        name: None,
+        source: ClusterSource::Live,
+        away: None,
+        role: ClusterRole::Leader,
+        leader: Some("edge1-0c0ffee0".to_owned()),
+        lease_problem: None,
+        services: Some(ClusterServices { served: 12, waiting: 1, refused: 2 }),
+    }
+}
+
+/// Two clusters, one of which does not answer, while another box leads the other.
+pub fn clusters_in_trouble() -> Vec<ClusterStatus> {
+    let away = ClusterAway {
+        since_ms: TimeMs(1_769_860_800_123),
+        reason: "services: connection refused".to_owned(),
+    };
+    let berlin = ClusterStatus {
+        name: Some("berlin".to_owned()),
+        source: ClusterSource::Memory,
+        away: Some(away),
+        role: ClusterRole::Unknown,
+        leader: None,
+        services: None,
+        ..cluster()
+    };
+    let leader = Some("edge2-5eed5eed".to_owned());
+    let services = Some(ClusterServices { served: 1, waiting: 0, refused: 0 });
+    let bonn = ClusterStatus {
+        name: Some("bonn".to_owned()),
+        role: ClusterRole::Follower,
+        leader,
+        services,
+        ..cluster()
+    };
+    vec![berlin, bonn]
 }
 
 /// A control plane whose dataplane does not run.

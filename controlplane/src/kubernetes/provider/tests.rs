@@ -31,6 +31,7 @@ struct Rig {
     provider: JoinHandle<()>,
     /// That of the leader.
     _seat: watch::Sender<Seat>,
+    _left_out: watch::Sender<Arc<Vec<LeftOut>>>,
 }
 
 /// An API with a namespace and two nodes.
@@ -55,18 +56,21 @@ impl Rig {
     fn start(api: &Api) -> Self {
         let (sender, wanted) = watch::channel(None);
         let (served, of_dataplane) = watch::channel(None);
+        let (left_out, of_control) = watch::channel(Arc::default());
         let leads = Standing::Leads { term: 1, until: now() + Duration::from_hours(24 * 365) };
         let (seat, seated) = watch::channel(Seat { standing: leads, trouble: None });
         let journal = Journal::default();
         let outlets = Outlets {
             wanted: sender,
+            seen: watch::Sender::default(),
             served: of_dataplane,
+            left_out: of_control,
             nat_families: BTreeSet::new(),
             seat: seated,
             journal: journal.clone(),
         };
         let provider = tokio::spawn(serve(file().kubernetes.remove(0), api.client(), outlets));
-        Self { api: api.clone(), wanted, served, journal, provider, _seat: seat }
+        Self { api: api.clone(), wanted, served, journal, provider, _seat: seat, _left_out: left_out }
     }
 
     /// With Service `shop/web`, served and told of.

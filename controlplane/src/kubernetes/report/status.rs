@@ -6,6 +6,7 @@ use shunt_api::snapshot::Mode;
 
 use super::{IpMode, Outcome};
 use crate::kubernetes::facts::{Ingress, Service};
+use crate::kubernetes::seen::left_out;
 use crate::kubernetes::translate::{Problem, Translated, UNAVAILABLE};
 
 /// Type of the condition that tells whether a Service has its addresses.
@@ -50,16 +51,16 @@ pub fn refused(service: &Service, outcome: &Outcome<'_>, problem: &Problem) -> S
     Status { ingress, conditions }
 }
 
-/// Of a Service whose addresses the dataplane has not taken over, though it should have by now: what it showed stays.
+/// Of a Service whose addresses the dataplane has not taken over, though it should have by now, or is not to take over
+/// because of what else is configured: what it showed stays.
 /// Before that nothing is said, because most of the time it takes only a moment, at a start too.
 pub fn waiting(service: &Service, outcome: &Outcome<'_>) -> Option<Status> {
+    let left_out = outcome.translated.and_then(left_out);
     let why = "the dataplane does not serve it yet; if it stays so, see `lbctl status` on the box";
-    outcome.overdue.then(|| Status {
+    let (reason, why) = left_out.map_or(("WaitingForDataplane", why), |of| (&of.reason, &of.message));
+    (outcome.overdue || left_out.is_some()).then(|| Status {
         ingress: service.ingress.clone(),
-        conditions: vec![
-            allocated(service, outcome),
-            condition(service, PROGRAMMED, false, "WaitingForDataplane", why),
-        ],
+        conditions: vec![allocated(service, outcome), condition(service, PROGRAMMED, false, reason, why)],
     })
 }
 

@@ -5,6 +5,7 @@ use super::ownership::FINALIZER;
 use super::status::{ADDRESS_ALLOCATED, PROGRAMMED};
 use super::*;
 use crate::kubernetes::facts::Ingress;
+use shunt_api::config::LeftOut;
 use world::{CLASS, NOW, World, ip, port, reporter, service};
 
 mod converge;
@@ -280,6 +281,38 @@ fn a_wrong_annotation_is_told_and_served_by_the_default() {
     assert_eq!(world.look_for("InvalidAnnotation"), 1);
     assert_eq!(world.condition(PROGRAMMED), (true, "Programmed"));
     assert_eq!(world.look_for("InvalidAnnotation"), 0);
+}
+
+#[test]
+fn an_unknown_annotation_is_told_once_and_counts_for_nothing() {
+    let mut world = served(service());
+    world.service.annotations.insert("shunt.dev/modus".into(), "nat".into());
+    world.service.annotations.insert("example.net/mode".into(), "nat".into());
+    assert_eq!(world.look_for("UnknownAnnotation"), 1);
+    assert_eq!(world.look_for("UnknownAnnotation"), 0);
+    let (told, _, message) = &world.service.conditions[PROGRAMMED];
+    assert!(*told && message.contains("shunt.dev/modus is not known"), "{message}");
+    assert!(message.ends_with("shunt.dev/on-down"), "not the mark: {message}");
+}
+
+#[test]
+fn a_service_that_is_left_out_is_told_why_until_it_is_served() {
+    let left =
+        |service: &str, check_only| LeftOut { service: service.into(), check_only, reason: "taken".into() };
+    let mut world = World::new(service());
+    world.left_out = vec![left("shop/web", false)];
+    assert_eq!(world.settle(), "(EnsuringLoadBalancer) finalizer status[] (LeftOut)");
+    assert_eq!(world.condition(PROGRAMMED), (false, "LeftOut"));
+    assert_eq!(world.condition(ADDRESS_ALLOCATED), (true, "Allocated"));
+    world.reporter = reporter();
+    assert_eq!(world.settle(), "");
+    world.left_out = vec![left("shop/web/v4", true)];
+    assert_eq!(world.settle(), "(NotChecked) status[203.0.113.10] (EnsuredLoadBalancer)");
+    assert_eq!(world.condition(PROGRAMMED), (true, "Programmed"));
+    // It is served no longer, and what it shows stays.
+    world.left_out = vec![left("shop/web", false)];
+    assert_eq!(world.settle(), "(LeftOut) status[203.0.113.10]");
+    assert_eq!(world.service.ingress.len(), 1);
 }
 
 #[test]

@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::Problem;
 use crate::kubernetes::facts::{Labels, Service};
 
+/// Begins every annotation of ours.
+const PREFIX: &str = "shunt.dev/";
+
 /// Reads annotations and gathers what is wrong with them.
 pub struct Annotations<'a> {
     annotations: &'a Labels,
@@ -55,6 +58,20 @@ impl<'a> Annotations<'a> {
         }
         value
     }
+}
+
+/// What begins like an annotation of ours and is none of `known`, of which the last is nobody's to write.
+pub fn unknown(service: &Service, known: &[&str]) -> Vec<Problem> {
+    let ours = service.annotations.keys().filter(|name| name.starts_with(PREFIX));
+    let unknown = ours.filter(|name| !known.contains(&name.as_str()));
+    let known = known.split_last().map_or(&[][..], |(_, known)| known).join(", ");
+    let problem = |name: &String| {
+        let message = format!(
+            "annotation {name} is not known and counts for nothing; remove it, or write one of {known}"
+        );
+        Problem::new("UnknownAnnotation", message)
+    };
+    unknown.map(problem).collect()
 }
 
 fn duration(text: &str) -> Option<Duration> {

@@ -1,11 +1,13 @@
 //! A Service in a small double of the API, and a dataplane that does what it is told.
 
+use shunt_api::config::LeftOut;
 use shunt_api::snapshot::Protocol;
 
 use super::super::events::Event;
 use super::super::ownership::{MARK, may_be_served};
 use super::super::*;
 use crate::kubernetes::facts::{Facts, Family, Node, Port};
+use crate::kubernetes::seen::add_left_out;
 use crate::kubernetes::translate::translate;
 
 pub const CLASS: &str = "shunt.dev/l4";
@@ -20,6 +22,7 @@ pub struct World {
     pub nodes: u8,
     pub programmed: Option<Vec<IpAddr>>,
     pub overdue: bool,
+    pub left_out: Vec<LeftOut>,
     log: Vec<String>,
 }
 
@@ -65,6 +68,7 @@ impl World {
             nodes: 2,
             programmed: Some(vec![]),
             overdue: false,
+            left_out: Vec::new(),
             log: Vec::new(),
         }
     }
@@ -78,7 +82,9 @@ impl World {
         };
         let addresses = [(key(), self.addresses.clone())].into();
         let settings = translate::Settings { nat_families: [Family::V4].into(), ..Default::default() };
-        translate(&facts, &addresses, &settings).remove(&key()).filter(|_| !self.addresses.is_empty())
+        let mut translated = translate(&facts, &addresses, &settings);
+        add_left_out(&mut translated, &self.left_out);
+        translated.remove(&key()).filter(|_| !self.addresses.is_empty())
     }
 
     /// What is to be done now.
@@ -139,7 +145,8 @@ impl World {
 
     /// The dataplane does what it is told: nothing for a Service that is not, or no longer, served.
     pub fn program(&mut self) {
-        let served = may_be_served(&self.service, &self.reporter.class);
+        let left_out = self.left_out.iter().any(|left| !left.check_only);
+        let served = may_be_served(&self.service, &self.reporter.class) && !left_out;
         let vips = self.translated().filter(|_| served).map(|translated| translated.vips());
         self.programmed = Some(vips.unwrap_or_default());
     }
