@@ -8,12 +8,14 @@
 //! ```
 
 pub mod access;
+pub mod defined;
 pub mod extract;
 pub mod facts;
 pub mod ipam;
 pub mod picture;
 pub mod provider;
 pub mod report;
+pub mod shunt_pool;
 pub mod translate;
 pub mod write;
 

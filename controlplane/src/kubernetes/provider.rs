@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tracing::Level;
 
 use super::access::connect;
+use super::defined::{Judged, Teller};
 use super::facts::{Facts, Family, ServiceKey};
 use super::ipam::{Allocation, Ipam};
 use super::picture::{Contact, Picture, follow};
@@ -81,6 +82,9 @@ struct Provider {
     settings: translate::Settings,
     picture: Picture,
     outlets: Outlets,
+    /// The file's pools and those of the cluster.
+    defined: Judged,
+    teller: Teller,
     ipam: Ipam,
     reporter: Reporter,
     writer: Writer,
@@ -103,12 +107,14 @@ impl Provider {
         };
         Self {
             reporter: Reporter::new(class.clone(), nat_ip_mode),
+            teller: Teller::new(client.clone()),
             writer: Writer::new(client, class.name.clone()),
             cluster,
             class,
             settings,
             picture,
             outlets,
+            defined: Judged::default(),
             ipam: Ipam::default(),
             waiting_since: None,
         }
@@ -141,7 +147,8 @@ impl Provider {
         let facts = self.picture.facts();
         let ours = facts.services.iter().filter(|(_, service)| may_be_served(service, &self.class));
         let ours: Vec<&ServiceKey> = ours.map(|(key, _)| key).collect();
-        let allocations = self.ipam.assign(&self.cluster.pools, &facts, ours);
+        self.defined.update(&self.cluster.pools, self.picture.pools());
+        let allocations = self.ipam.assign(&self.defined.pools, &facts, ours);
         let addresses: Addresses =
             allocations.iter().map(|(key, of)| (key.clone(), of.addresses.clone())).collect();
         let translated = translate::translate(&facts, &addresses, &self.settings);
@@ -151,6 +158,7 @@ impl Provider {
             *before = Some(wanted);
             changes
         });
+        self.teller.tell(&self.defined.verdicts);
         let actions = self.report(&facts, &allocations, &translated);
         self.write(&facts, actions).await;
     }
