@@ -25,7 +25,7 @@ fi
 
 step "shellcheck"
 if command -v shellcheck >/dev/null; then
-    shellcheck deploy/*.sh .ci/run
+    shellcheck deploy/*.sh deploy/kubernetes/node/*.sh .ci/run
     shellcheck -x --source-path=tests/cluster tests/cluster/*.sh
 else
     echo "SKIPPED: shellcheck is not installed (apt-get install shellcheck)"

@@ -15,6 +15,7 @@ mod extend;
 mod key_file;
 mod kubernetes;
 mod machine;
+pub mod manifest;
 mod nat;
 mod pool;
 mod service;
@@ -113,6 +114,10 @@ pub const ADDRESS_POOLS_MAX: usize = 1_000;
 pub const POOL_RANGES_MAX: usize = 1_000;
 /// Most namespaces that such a pool names; a selector has no such limit.
 pub const POOL_NAMESPACES_MAX: usize = 1_000;
+/// Most ranges of a pool that a cluster defines: what the API server can check by the rules of its schema.
+pub const MANIFEST_POOL_RANGES_MAX: usize = 100;
+/// Most namespaces that such a pool names, for the same reason.
+pub const MANIFEST_POOL_NAMESPACES_MAX: usize = 100;
 /// Priority of such a pool.
 pub const POOL_PRIORITY: RangeInclusive<u32> = 0..=10_000;
 

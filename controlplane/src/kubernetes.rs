@@ -8,6 +8,7 @@
 //! ```
 
 pub mod access;
+pub mod defined;
 #[cfg(test)]
 mod double;
 pub mod election;
@@ -20,6 +21,7 @@ pub mod report;
 #[cfg(test)]
 mod scale;
 pub mod seen;
+pub mod shunt_pool;
 pub mod term;
 pub mod translate;
 pub mod wants;

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 use shunt_api::client::{Client, ClientError};
+use shunt_api::config::manifest::{self, Manifests};
 use shunt_api::config::{Config, Pool};
 use shunt_api::status::{ConfigProblem, Reloaded};
 
@@ -36,10 +37,19 @@ struct PoolCheck {
     probes: usize,
 }
 
-/// Checks a file as the control plane would.
+/// Checks a file as the control plane would: a configuration file, or manifests of a cluster's pools.
 pub fn validate(file: &Path, format: Format) -> anyhow::Result<Outcome> {
-    let parsed = if file == Path::new("-") {
+    let is_manifest =
+        file.extension().is_some_and(|extension| ["json", "yaml", "yml"].iter().any(|e| extension == *e));
+    let parsed = if is_manifest {
+        let text = fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        return manifests(file, &text, format);
+    } else if file == Path::new("-") {
         let text = io::read_to_string(io::stdin()).context("standard input cannot be read as text")?;
+        // Nothing of TOML begins so.
+        if text.lines().any(|line| line.starts_with("apiVersion:") || line.starts_with('{')) {
+            return manifests(file, &text, format);
+        }
         Config::parse(&text, "-")
     } else {
         Config::load(file)
@@ -59,6 +69,31 @@ pub fn validate(file: &Path, format: Format) -> anyhow::Result<Outcome> {
         (Err(problem), Format::Table) => output::print(&format!("{problem}\n"))?,
     }
     Ok(Outcome::well_if(problem.is_none()))
+}
+
+/// Checks pools that are for a cluster.
+fn manifests(file: &Path, text: &str, format: Format) -> anyhow::Result<Outcome> {
+    let found = manifest::read(text, &file.display().to_string());
+    let (problem, warnings) = match &found {
+        Ok(found) => (None, &found.warnings[..]),
+        Err(problem) => (Some(problem), &[][..]),
+    };
+    match (&found, format) {
+        (_, Format::Json) => output::print_json(&Findings { problem, warnings, checks: &[] })?,
+        (Ok(found), Format::Table) => output::print(&pools_accepted(file, found))?,
+        (Err(problem), Format::Table) => output::print(&format!("{problem}\n"))?,
+    }
+    Ok(Outcome::well_if(problem.is_none()))
+}
+
+fn pools_accepted(file: &Path, found: &Manifests) -> String {
+    let mut text = warned(&found.warnings);
+    let _ = writeln!(text, "{} is valid: {}", file.display(), count(found.pools.len(), manifest::KIND));
+    for pool in &found.pools {
+        let ranges: Vec<String> = pool.ranges.iter().map(ToString::to_string).collect();
+        let _ = writeln!(text, "{}: {}", pool.name, ranges.join(", "));
+    }
+    text
 }
 
 /// A key that can be read must be one. A key that cannot be read here is only worth a warning, because a
@@ -87,11 +122,16 @@ fn pool_checks(config: &Config) -> Vec<PoolCheck> {
     config.pools.iter().zip(probes).map(check).collect()
 }
 
-fn accepted(file: &Path, config: &Config, warnings: &[ConfigProblem], checks: &[PoolCheck]) -> String {
+fn warned(warnings: &[ConfigProblem]) -> String {
     let mut text = String::new();
     for ConfigProblem { file, line, column, field, reason } in warnings {
         let _ = writeln!(text, "{file}:{line}:{column}: warning: {field}: {reason}");
     }
+    text
+}
+
+fn accepted(file: &Path, config: &Config, warnings: &[ConfigProblem], checks: &[PoolCheck]) -> String {
+    let mut text = warned(warnings);
     let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
     let _ = writeln!(
         text,

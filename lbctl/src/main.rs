@@ -84,10 +84,9 @@ enum Command {
     /// Let a backend take new flows again.
     #[command(after_help = "Example: lbctl undrain web1")]
     Undrain(drain::Which),
-    /// Check a configuration file without applying it.
-    #[command(
-        after_help = "Examples:\n  lbctl validate /etc/shunt/shunt.toml\n  lbctl validate - < draft.toml"
-    )]
+    /// Check a configuration file, or manifests of kind ShuntPool (*.yaml), without applying it.
+    #[command(after_help = "Examples:\n  lbctl validate /etc/shunt/shunt.toml\n  \
+        lbctl validate - < draft.toml\n  lbctl validate pools.yaml && kubectl apply -f pools.yaml")]
     Validate {
         /// The file; `-` reads standard input.
         file: PathBuf,

@@ -261,6 +261,9 @@ fn validate_judges_a_file() {
     nothing.check("validate-warnings", "validate warning.toml");
     nothing.check("validate-bad-key", "validate bad-key.toml");
     nothing.check("validate-checks", "validate checks.toml");
+    nothing.check("validate-pools", "validate pools.yaml");
+    nothing.check("validate-pools-json", "validate pools.yaml -o json");
+    nothing.check("validate-pools-refused", "validate bad-pools.yaml");
     nothing.check("validate-checks-json", "validate checks.toml -o json");
 
     let good = fs::File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/good.toml")).unwrap();

@@ -1,9 +1,11 @@
-//! A TOML document whose every value knows where it stands.
+//! A document in TOML (or, by `document/yaml.rs`, in YAML) whose every value knows where it stands.
 //!
 //! [`Table`] and [`Value`] carry their dotted path and their place in the text, so whoever finds something
 //! wrong turns it into a [`ConfigProblem`] on the spot. They are read key by key rather than through serde,
 //! because serde's messages name Rust's types and an operator wants to know what to write.
 //! Nothing here knows what the keys mean.
+
+mod yaml;
 
 use std::ops::{Range, RangeInclusive};
 
@@ -17,12 +19,38 @@ use crate::status::ConfigProblem;
 pub struct Source<'d> {
     text: &'d str,
     file: &'d str,
+    syntax: Syntax,
+}
+
+/// How a document is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Syntax {
+    Toml,
+    Yaml,
 }
 
 impl<'d> Source<'d> {
-    /// A document not parsed yet.
+    /// A document in TOML, not parsed yet.
     pub fn new(text: &'d str, file: &'d str) -> Self {
-        Self { text, file }
+        Self { text, file, syntax: Syntax::Toml }
+    }
+
+    /// Documents in YAML, not parsed yet.
+    pub fn yaml(text: &'d str, file: &'d str) -> Self {
+        Self { text, file, syntax: Syntax::Yaml }
+    }
+
+    /// A whole document.
+    pub fn value(self, raw: &'d Spanned<DeValue<'d>>) -> Value<'d> {
+        Value { source: self, raw: raw.get_ref(), span: raw.span(), field: String::new() }
+    }
+
+    /// A key and its value, as one writes them.
+    fn assigned(&self, key: &str, value: &str) -> String {
+        match self.syntax {
+            Syntax::Toml => format!("{key} = {value}"),
+            Syntax::Yaml => format!("{key}: {value}"),
+        }
     }
 
     /// Parses the TOML syntax.
@@ -138,7 +166,7 @@ impl<'d> Table<'d> {
     /// The value of a key that must be there; `example` is a value to propose.
     pub fn required(&self, key: &str, example: &str) -> Result<Value<'d>, ConfigProblem> {
         self.optional(key).ok_or_else(|| {
-            let reason = format!("`{key}` is missing; add {key} = {example}");
+            let reason = format!("`{key}` is missing; add {}", self.source.assigned(key, example));
             self.source.problem(self.start, &joined(&self.field, key), reason)
         })
     }
@@ -201,6 +229,11 @@ impl<'d> Value<'d> {
     /// A problem with this value.
     pub fn problem(&self, reason: impl Into<String>) -> ConfigProblem {
         self.source.problem(self.span.start, &self.field, reason)
+    }
+
+    /// A key and its value, as one writes them here.
+    pub fn assigned(&self, key: &str, value: &str) -> String {
+        self.source.assigned(key, value)
     }
 
     /// The line this value begins on, from 1.
@@ -276,9 +309,9 @@ impl<'d> Value<'d> {
         Ok(raw.iter().enumerate().map(element).collect())
     }
 
-    /// The elements of an array that is not empty, or the value alone if it is not an array.
+    /// The elements of an array that is not empty, or in TOML the value alone if it is not an array.
     pub fn one_or_more(&self, example: &str) -> Result<Vec<Value<'d>>, ConfigProblem> {
-        if !self.raw.is_array() {
+        if !self.raw.is_array() && self.source.syntax == Syntax::Toml {
             return Ok(vec![self.clone()]);
         }
         let elements = self.elements(example)?;

@@ -3,8 +3,8 @@
 //! Types, and how a cluster is read; `kubernetes/pools.rs` reads its pools of addresses and holds them against all
 //! else that has addresses. Nothing here talks to a cluster.
 
-mod names;
-mod pools;
+pub mod names;
+pub mod pools;
 
 use std::collections::HashSet;
 use std::path::PathBuf;

@@ -13,7 +13,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
+use super::defined::{self, watched};
 use super::facts::{Facts, ServiceKey};
+use super::shunt_pool::ShuntPool;
 use super::{extract, term};
 
 /// How long a watch lasts; a connection that died without a word is noticed a few seconds after that.
@@ -25,6 +27,7 @@ pub struct Picture {
     slices: Store<EndpointSlice>,
     nodes: Store<Node>,
     namespaces: Store<Namespace>,
+    pools: defined::Watched,
 }
 
 /// Whether the API server answers.
@@ -43,6 +46,7 @@ impl Picture {
             self.slices.wait_until_ready(),
             self.nodes.wait_until_ready(),
             self.namespaces.wait_until_ready(),
+            self.pools.complete(),
         );
     }
 
@@ -54,6 +58,11 @@ impl Picture {
     /// A Service as the API has it.
     pub fn service(&self, key: &ServiceKey) -> Option<Arc<Service>> {
         self.services.get(&ObjectRef::new(&key.name).within(&key.namespace))
+    }
+
+    /// The pools that the cluster defines, as of now.
+    pub fn pools(&self) -> Vec<Arc<ShuntPool>> {
+        self.pools.pools()
     }
 
     /// As of now.
@@ -80,10 +89,17 @@ pub fn follow(
     let (slices, of_slices) = kept(client, "endpointslices", changed, &contact);
     let (nodes, of_nodes) = kept(client, "nodes", changed, &contact);
     let (namespaces, of_namespaces) = kept(client, "namespaces", changed, &contact);
-    let all = async {
-        tokio::join!(of_services, of_slices, of_nodes, of_namespaces);
+    let say = {
+        let contact = Arc::clone(&contact);
+        move |problem| {
+            contact.send_if_modified(|contact| told(contact, "shuntpools", problem));
+        }
     };
-    (Picture { services, slices, nodes, namespaces }, all)
+    let (pools, of_pools) = watched(client, WATCH_TIMEOUT_S, changed, say);
+    let all = async {
+        tokio::join!(of_services, of_slices, of_nodes, of_namespaces, of_pools);
+    };
+    (Picture { services, slices, nodes, namespaces, pools }, all)
 }
 
 /// All objects of a kind.

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tracing::Level;
 
 use super::access::connect;
+use super::defined::{Judged, Teller};
 use super::election::Seat;
 use super::facts::{Facts, Family, ServiceKey};
 use super::ipam::{Allocation, Ipam};
@@ -109,6 +110,9 @@ struct Provider {
     settings: translate::Settings,
     picture: Picture,
     outlets: Outlets,
+    /// The file's pools and those of the cluster.
+    defined: Judged,
+    teller: Teller,
     ipam: Ipam,
     reporter: Reporter,
     client: Client,
@@ -131,6 +135,7 @@ impl Provider {
         let terms = Terms::new(outlets.seat.clone());
         Self {
             reporter: Reporter::new(class.clone(), nat_ip_mode),
+            teller: Teller::new(client.clone()),
             writer: Writer::new(client.clone(), class.name.clone(), terms.gate()),
             client,
             terms,
@@ -139,6 +144,7 @@ impl Provider {
             settings,
             picture,
             outlets,
+            defined: Judged::default(),
             ipam: Ipam::default(),
             waiting_since: None,
         }
@@ -195,6 +201,7 @@ impl Provider {
         let ours = facts.services.iter().filter(|(_, service)| may_be_served(service, &self.class));
         let ours: Vec<&ServiceKey> = ours.map(|(key, _)| key).collect();
         let role = self.terms.role();
+        self.defined.update(&self.cluster.pools, self.picture.pools());
         let allocations = self.allocate(role, &facts, ours);
         let addresses: Addresses =
             allocations.iter().map(|(key, of)| (key.clone(), of.addresses.clone())).collect();
@@ -208,6 +215,7 @@ impl Provider {
         });
         self.show(&facts, &allocations, &translated);
         if role == Role::Leader {
+            self.teller.tell(&self.defined.verdicts);
             let actions = self.report(&facts, &allocations, &translated);
             self.writer.set(self.jobs(actions));
         }
@@ -230,7 +238,7 @@ impl Provider {
         facts: &Facts,
         ours: Vec<&ServiceKey>,
     ) -> BTreeMap<ServiceKey, Allocation> {
-        let pools = &self.cluster.pools;
+        let pools = &self.defined.pools;
         match role {
             Role::Leader => self.ipam.assign(pools, facts, ours),
             Role::Nobody => self.ipam.keep(pools, facts, ours),

@@ -24,6 +24,56 @@ struct RangeRead<'d> {
     value: Value<'d>,
 }
 
+/// How the keys of a pool are written, and how long its lists may be.
+pub struct Keys {
+    /// Its ranges.
+    pub addresses: &'static str,
+    /// [`AddressPool::auto_assign`].
+    pub auto_assign: &'static str,
+    /// [`AddressPool::priority`].
+    pub priority: &'static str,
+    /// [`AddressPool::namespaces`].
+    pub namespaces: &'static str,
+    /// [`AddressPool::namespace_selector`].
+    pub namespace_selector: &'static str,
+    /// [`AddressPool::service_selector`].
+    pub service_selector: &'static str,
+    /// [`AddressPool::avoid_edges`].
+    pub avoid_edges: &'static str,
+    /// Most ranges.
+    pub ranges_max: usize,
+    /// Most namespaces.
+    pub namespaces_max: usize,
+}
+
+/// As the file writes keys.
+const KEYS: Keys = Keys {
+    addresses: "addresses",
+    auto_assign: "auto_assign",
+    priority: "priority",
+    namespaces: "namespaces",
+    namespace_selector: "namespace_selector",
+    service_selector: "service_selector",
+    avoid_edges: "avoid_edges",
+    ranges_max: POOL_RANGES_MAX,
+    namespaces_max: POOL_NAMESPACES_MAX,
+};
+
+impl Keys {
+    /// All that a pool may have, in the order in which they are told.
+    pub fn all(&self) -> [&'static str; 7] {
+        [
+            self.addresses,
+            self.auto_assign,
+            self.priority,
+            self.namespaces,
+            self.namespace_selector,
+            self.service_selector,
+            self.avoid_edges,
+        ]
+    }
+}
+
 /// Reads the pools of a cluster.
 pub fn read<'d>(
     list: &Value<'d>,
@@ -42,43 +92,39 @@ pub fn read<'d>(
             Some(cluster) => format!("pool `{name}` of cluster `{cluster}`"),
             None => format!("pool `{name}` of [kubernetes]"),
         };
-        pool(&table, name, &shown, ranges)
+        let known: Vec<&str> = ["name"].into_iter().chain(KEYS.all()).collect();
+        table.allow_only(&known)?;
+        pool(&table, name, &shown, ranges, &KEYS)
     };
     elements.iter().map(pool).collect()
 }
 
-fn pool<'d>(
+/// Reads a pool, whose keys are known to be known. `shown` says in words which one it is.
+pub fn pool<'d>(
     table: &Table<'d>,
     name: String,
     shown: &str,
     ranges: &mut Ranges<'d>,
+    keys: &Keys,
 ) -> Result<AddressPool, ConfigProblem> {
-    table.allow_only(&[
-        "name",
-        "addresses",
-        "auto_assign",
-        "priority",
-        "namespaces",
-        "namespace_selector",
-        "service_selector",
-        "avoid_edges",
-    ])?;
     let example = "[\"198.51.100.0/24\"]";
-    let addresses = table.required("addresses", example)?;
-    let elements = at_most(&addresses, addresses.one_or_more(example)?, POOL_RANGES_MAX, "ranges")?;
+    let addresses = table.required(keys.addresses, example)?;
+    let elements = at_most(&addresses, addresses.one_or_more(example)?, keys.ranges_max, "ranges")?;
     let read = distinct(elements, range, |range| *range)?;
     let mut pool = AddressPool::new(name, read.iter().map(|(range, _)| *range).collect());
     ranges.0.extend(read.into_iter().map(|(range, value)| RangeRead { range, pool: shown.into(), value }));
-    pool.auto_assign = or_default(table, "auto_assign", pool.auto_assign, Value::boolean)?;
-    pool.priority = or_default(table, "priority", pool.priority, |value| value.integer(POOL_PRIORITY))?;
-    pool.namespaces = or_default(table, "namespaces", Vec::new(), namespaces)?;
-    pool.namespace_selector = or_default(table, "namespace_selector", Selector::new(), selector)?;
-    pool.service_selector = or_default(table, "service_selector", Selector::new(), selector)?;
-    pool.avoid_edges = or_default(table, "avoid_edges", pool.avoid_edges, Value::boolean)?;
+    pool.auto_assign = or_default(table, keys.auto_assign, pool.auto_assign, Value::boolean)?;
+    pool.priority = or_default(table, keys.priority, pool.priority, |value| value.integer(POOL_PRIORITY))?;
+    pool.namespaces =
+        or_default(table, keys.namespaces, Vec::new(), |list| namespaces(list, keys.namespaces_max))?;
+    pool.namespace_selector = or_default(table, keys.namespace_selector, Selector::new(), selector)?;
+    pool.service_selector = or_default(table, keys.service_selector, Selector::new(), selector)?;
+    pool.avoid_edges = or_default(table, keys.avoid_edges, pool.avoid_edges, Value::boolean)?;
     if pool.count(true) == 0 && pool.count(false) == 0 {
-        return Err(addresses.problem(
-            "every address of the pool ends in .0 or .255, which are not given; add avoid_edges = false, or others",
-        ));
+        return Err(addresses.problem(format!(
+            "every address of the pool ends in .0 or .255, which are not given; add {}, or others",
+            addresses.assigned(keys.avoid_edges, "false")
+        )));
     }
     Ok(pool)
 }
@@ -90,17 +136,17 @@ fn range(value: &Value<'_>) -> Result<AddressRange, ConfigProblem> {
         .map_err(|error: crate::address_pool::RangeError| value.problem(error.to_string()))
 }
 
-fn namespaces(list: &Value<'_>) -> Result<Vec<String>, ConfigProblem> {
+fn namespaces(list: &Value<'_>, most: usize) -> Result<Vec<String>, ConfigProblem> {
     let example = "\"default\"";
     let elements = list.one_or_more(&format!("[{example}], or remove the key to serve all"))?;
-    let elements = at_most(list, elements, POOL_NAMESPACES_MAX, "namespaces")?;
+    let elements = at_most(list, elements, most, "namespaces")?;
     let namespaces = distinct(elements, |value| names::label(value, example), String::clone)?;
     Ok(namespaces.into_iter().map(|(name, _)| name).collect())
 }
 
 fn selector(value: &Value<'_>) -> Result<Selector, ConfigProblem> {
-    let example = "{ team = \"web\" }";
-    let table = value.table(example)?;
+    let example = format!("{{ {} }}", value.assigned("team", "\"web\""));
+    let table = value.table(&example)?;
     if table.is_empty() {
         return Err(
             value.problem(format!("the selector is empty; write one such as {example}, or remove it"))
