@@ -17,6 +17,9 @@ name = "cli0"
 [[nic]]
 name = "nod0"
 
+[nat]
+sources = ["${SNAT4%.0/28}.1", "${SNAT6%/124}1"]
+
 [kubernetes]
 kubeconfig = "${SHUNT_KUBECONFIG:-$RUN/kubeconfig.mgmt}"
 # Upstream's specs name no class.
