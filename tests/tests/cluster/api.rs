@@ -82,12 +82,6 @@ impl Api {
         self.send("PATCH", path, Some(("application/merge-patch+json", change)))
     }
 
-    /// Changes an object by operations (RFC 6902).
-    pub fn operate(&self, path: &str, operations: &Value) -> Result<Value> {
-        self.send("PATCH", path, Some(("application/json-patch+json", operations)))?
-            .object(&format!("PATCH {path}"))
-    }
-
     /// Applies an object's fields as another manager would.
     pub fn apply(&self, path: &str, manager: &str, object: &Value) -> Result<Value> {
         let path = format!("{path}?fieldManager={manager}&force=true");
@@ -109,7 +103,8 @@ impl Api {
 
     /// Of HTTP/1.0, so that the answer comes in one piece and ends with the connection.
     fn send(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<Answer> {
-        let mut request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n");
+        let mut request =
+            format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n");
         let text = body.map(|(_, value)| value.to_string()).unwrap_or_default();
         if let Some((kind, _)) = body {
             let _ = write!(request, "Content-Type: {kind}\r\nContent-Length: {}\r\n", text.len());

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use shunt_tests::error::{Result, ensure};
 
 use crate::cluster::{Cluster, Pool};
-use crate::ownership;
 use crate::objects::{annotated, service, service_with, with};
+use crate::ownership;
 use crate::space::{Space, addresses_of, has_finalizer};
 use crate::table;
 
@@ -130,7 +130,9 @@ fn moved(space: &Space) -> Result<()> {
     space.until_addresses("a", &["198.51.100.60"])?;
     space.until("the old address to be withdrawn", || Ok((!space.cluster.serves(first)?).then_some(())))?;
     space.annotate("a", &json!({ "shunt.dev/addresses": null }))?;
-    space.stays("the address is kept", || Ok(space.addresses("a")? == ["198.51.100.60".parse::<IpAddr>().expect("one")]))
+    space.stays("the address is kept", || {
+        Ok(space.addresses("a")? == ["198.51.100.60".parse::<IpAddr>().expect("one")])
+    })
 }
 
 fn disagreeing(space: &Space) -> Result<()> {
@@ -191,7 +193,10 @@ fn unshared(space: &Space) -> Result<()> {
         space.until_addresses("b", &["198.51.100.11"])?;
         space.create(&sharing("c", "web", 81))?;
         space.until_addresses("c", &["198.51.100.10"])?;
-        space.change("c", &json!({ "spec": { "ports": [{ "name": "tcp", "port": 80, "targetPort": 8080 }] } }))?;
+        space.change(
+            "c",
+            &json!({ "spec": { "ports": [{ "name": "tcp", "port": 80, "targetPort": 8080 }] } }),
+        )?;
         space.until_addresses("c", &["198.51.100.12"])?;
         space.until_addresses("a", &["198.51.100.10"])
     })
@@ -218,8 +223,11 @@ fn reallocated(space: &Space) -> Result<()> {
 
 fn by_namespace(space: &Space) -> Result<()> {
     let here = format!("namespaces = [\"{}\"]", space.name);
-    let pools: &[Pool] =
-        &[("all", &["198.51.100.10"], "priority = 9"), ("here", &["198.51.100.20"], &here), ("there", &["198.51.100.30"], "namespaces = [\"there\"]")];
+    let pools: &[Pool] = &[
+        ("all", &["198.51.100.10"], "priority = 9"),
+        ("here", &["198.51.100.20"], &here),
+        ("there", &["198.51.100.30"], "namespaces = [\"there\"]"),
+    ];
     space.cluster.with_pools(pools, || {
         space.create(&service("a"))?;
         space.until_addresses("a", &["198.51.100.20"])?;

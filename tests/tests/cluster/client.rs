@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use shunt_api::snapshot::Protocol;
 use shunt_tests::attempt::{self, Outcome};
-use shunt_tests::client::{Answered, ask_tcp, ask_udp, run_inside};
+use shunt_tests::client::{Answered, ask_tcp, ask_udp, run_inside, who};
 use shunt_tests::error::{Error, Result, While};
 use tokio::time::{Instant, timeout};
 
@@ -16,10 +17,20 @@ use crate::objects::PORT;
 
 /// For one question while the first answer is awaited; many of them find its moment.
 const TRY: Duration = Duration::from_millis(500);
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(5);
 /// For one attempt that may meet with silence.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_millis(500);
 /// Until something answers.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Ports of attempts that may come too early, none of them used twice and none by [`ask`]: a node that gets a packet to a
+/// VIP before kube-proxy knows it remembers for two minutes that it was forwarded as it is, and would do so again.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(10_000);
+
+fn next_end(vip: IpAddr) -> SocketAddr {
+    SocketAddr::new(source(vip), NEXT_PORT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// The address of clients, of the family of a VIP (tests/cluster/README.md).
 pub fn source(vip: IpAddr) -> IpAddr {
@@ -50,13 +61,13 @@ pub fn until_answered(cluster: &Cluster, vip: IpAddr) -> Result<Duration> {
         let begin = Instant::now();
         let mut last = io::Error::other("nothing was tried");
         while begin.elapsed() < LIMIT {
-            match timeout(TRY, ask_tcp(source(vip), (vip, PORT).into())).await {
+            match timeout(TRY, who(next_end(vip), (vip, PORT).into())).await {
                 Ok(Ok(_)) => return Ok(begin.elapsed()),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
             // A refusal comes at once.
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(PAUSE).await;
         }
         Err(last)
     };
@@ -65,7 +76,7 @@ pub fn until_answered(cluster: &Cluster, vip: IpAddr) -> Result<Duration> {
 
 /// What becomes of one connection or datagram to an address that may not answer.
 pub fn attempt(cluster: &Cluster, protocol: Protocol, to: SocketAddr) -> Result<Outcome> {
-    let from = SocketAddr::new(source(to.ip()), 0);
+    let from = next_end(to.ip());
     let attempt = run_inside(&cluster.client, || attempt::one(protocol, from, to, SILENCE))?;
     match attempt {
         Ok(attempt) => Ok(attempt.outcome),

@@ -61,7 +61,7 @@ impl Cluster {
     pub fn open() -> Result<Option<Self>> {
         let prefix = std::env::var("P").unwrap_or_else(|_| "shunt-test".to_owned());
         let usual = || Path::new("/var/tmp/shunt-cluster").join(&prefix);
-        let state = std::env::var_os("RUN").map_or_else(usual, PathBuf::from);
+        let state = std::env::var_os("RUN").filter(|path| !path.is_empty()).map_or_else(usual, PathBuf::from);
         let own = !state.join("up").exists();
         if own {
             match run_script("up.sh", &prefix)? {
@@ -103,7 +103,8 @@ impl Cluster {
 
     /// The name of the image that pods run.
     pub fn image(&self) -> Result<String> {
-        let settings = fs::read_to_string(self.state.join("settings")).to(|| "read the settings".to_owned())?;
+        let settings =
+            fs::read_to_string(self.state.join("settings")).to(|| "read the settings".to_owned())?;
         let images = settings.split(['\n', ' ']).find_map(|word| word.strip_prefix("images="));
         let file = Path::new(images.unwrap_or_default()).join("agnhost.name");
         Ok(fs::read_to_string(&file).to(|| format!("read {}", file.display()))?.trim().to_owned())
@@ -162,8 +163,7 @@ impl Cluster {
         work: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         let usual = self.config()?;
-        let mut table: Table =
-            usual.parse().map_err(|error| Error::Wrong(format!("shunt.toml: {error}")))?;
+        let mut table: Table = usual.parse().map_err(|error| Error::Wrong(format!("shunt.toml: {error}")))?;
         change(&mut table);
         self.configure(&table.to_string())?;
         let outcome = work();
@@ -198,9 +198,7 @@ impl Cluster {
         let path = self.state.join("pid").join(name);
         let text = fs::read_to_string(&path).to(|| format!("read {}", path.display()))?;
         let pid = text.split(' ').next().and_then(|word| word.parse::<u32>().ok());
-        let runs = |pid: &u32| {
-            text.split_whitespace().nth(1) == leftovers::start_time(*pid).as_deref()
-        };
+        let runs = |pid: &u32| text.split_whitespace().nth(1) == leftovers::start_time(*pid).as_deref();
         pid.filter(runs).ok_or_else(|| Error::Wrong(format!("{name} does not run")))
     }
 

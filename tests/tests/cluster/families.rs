@@ -95,7 +95,9 @@ fn shows(space: &Space, service: &Value, expected: &[&str]) -> Result<()> {
     space.create(service)?;
     space.until_addresses("a", expected)?;
     let mut unserved = expected.iter().filter_map(|text| text.parse().ok());
-    ensure(unserved.all(|vip| space.cluster.serves(vip).unwrap_or(false)), || "shown, but not served".to_owned())
+    ensure(unserved.all(|vip| space.cluster.serves(vip).unwrap_or(false)), || {
+        "shown, but not served".to_owned()
+    })
 }
 
 fn grown(space: &Space) -> Result<()> {
@@ -111,7 +113,11 @@ fn grown(space: &Space) -> Result<()> {
 fn shrunk(space: &Space) -> Result<()> {
     space.cluster.with_pools(&[DUAL], || {
         shows(space, &of_policy("PreferDualStack", None), &["198.51.100.30", "2001:db8:1::30"])?;
-        space.cluster.set_pools(&[("zdual", &["198.51.100.35-198.51.100.39", "2001:db8:1::30-2001:db8:1::39"], "")])?;
+        space.cluster.set_pools(&[(
+            "zdual",
+            &["198.51.100.35-198.51.100.39", "2001:db8:1::30-2001:db8:1::39"],
+            "",
+        )])?;
         space.until_addresses("a", &["198.51.100.35", "2001:db8:1::30"])?;
         space.cluster.set_pools(&[("zdual", &["198.51.100.35-198.51.100.39"], "")])?;
         space.until_addresses("a", &["198.51.100.35"])
@@ -128,7 +134,8 @@ fn changed(space: &Space) -> Result<()> {
         to("RequireDualStack", json!({}))?;
         space.stays("both are kept", || Ok(space.addresses("a")?.len() == 2))?;
         let one = &space.service("a")?["spec"];
-        let single = json!({ "spec": { "ipFamilies": [one["ipFamilies"][0]], "clusterIPs": [one["clusterIPs"][0]] } });
+        let single =
+            json!({ "spec": { "ipFamilies": [one["ipFamilies"][0]], "clusterIPs": [one["clusterIPs"][0]] } });
         to("SingleStack", single)?;
         space.until_addresses("a", &["198.51.100.30"])?;
         to("PreferDualStack", json!({}))?;

@@ -20,7 +20,6 @@ mod cluster;
 mod download;
 mod families;
 mod latency;
-mod nodes;
 mod objects;
 mod ownership;
 mod policies;
@@ -63,7 +62,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !has("--run") {
-        println!("SKIPPED: scenarios in a real cluster need root and `-- --run`; `make test-cluster` runs them");
+        println!(
+            "SKIPPED: scenarios in a real cluster need root and `-- --run`; `make test-cluster` runs them"
+        );
         return ExitCode::SUCCESS;
     }
     let filters: Vec<&str> =

@@ -9,6 +9,11 @@ pub const PORT: u16 = 80;
 /// The finalizer of load balancers (KEP-980).
 pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
+/// Keeps a node from being a backend.
+pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// What the autoscaler puts on a node before it removes it.
+pub const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
 /// A Service of type `LoadBalancer` without a class, for pods with the label `app=web`.
 pub fn service(name: &str) -> Value {
     json!({
@@ -25,12 +30,16 @@ pub fn service(name: &str) -> Value {
 
 /// The same with other fields of its specification.
 pub fn service_with(name: &str, spec: Value) -> Value {
-    with(service(name), json!({ "spec": spec }))
+    let mut object = service(name);
+    merge(&mut object["spec"], spec);
+    object
 }
 
 /// The same with annotations.
 pub fn annotated(name: &str, annotations: Value) -> Value {
-    with(service(name), json!({ "metadata": { "annotations": annotations } }))
+    let mut object = service(name);
+    object["metadata"]["annotations"] = annotations;
+    object
 }
 
 /// An object with some fields changed (RFC 7386, but that nothing is removed).
@@ -53,7 +62,8 @@ fn merge(into: &mut Value, change: Value) {
 /// What a pod is made of: `shunt-echo`, which calls itself NODE/POD. `program` is where the nodes have it. As the first
 /// process of its container it takes no notice of SIGTERM, so it serves for all of its grace.
 pub fn pod_template(image: &str, program: &str, grace_s: u32) -> Value {
-    let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
+    let field =
+        |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     json!({
         "metadata": { "labels": { "app": "web" } },
         "spec": {

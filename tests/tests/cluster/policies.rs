@@ -12,8 +12,7 @@ use shunt_tests::ping::{self, ping};
 
 use crate::client::{answers, attempt, source, until_answered};
 use crate::cluster::Cluster;
-use crate::nodes::EXCLUDE_LABEL;
-use crate::objects::{POD_PORT, PORT, annotated, service, service_with, slice, with};
+use crate::objects::{EXCLUDE_LABEL, POD_PORT, PORT, annotated, service, service_with, slice, with};
 use crate::ports;
 use crate::space::Space;
 use crate::table::{self, Case};
@@ -47,7 +46,8 @@ fn until_weights(space: &Space, name: &str, expected: &[(&str, u16)]) -> Result<
     let expected: BTreeMap<String, u16> =
         expected.iter().map(|(node, weight)| ((*node).to_owned(), *weight)).collect();
     let reached = || Ok((weights(space, name)? == expected).then_some(()));
-    space.until(&format!("backends {expected:?}"), reached)
+    space
+        .until(&format!("backends {expected:?}"), reached)
         .map_err(|error| Error::Wrong(format!("{error}; they are {:?}", weights(space, name))))
 }
 
@@ -71,7 +71,11 @@ fn modes(space: &Space) -> Result<()> {
 fn wrong_annotation(space: &Space) -> Result<()> {
     let annotations = json!({ "shunt.dev/mode": "fast", "shunt.dev/health-interval": "soon" });
     space.create_and_wait(&annotated("a", annotations))?;
-    space.until_event("a", "InvalidAnnotation", "shunt.dev/mode: `fast` is not known here; write one of dr, ipip, nat")?;
+    space.until_event(
+        "a",
+        "InvalidAnnotation",
+        "shunt.dev/mode: `fast` is not known here; write one of dr, ipip, nat",
+    )?;
     space.until_event("a", "InvalidAnnotation", "shunt.dev/health-interval: `soon`")
 }
 
@@ -94,16 +98,17 @@ fn source_ranges(space: &Space) -> Result<()> {
         (json!({ "metadata": { "annotations": { annotation: "192.0.2.0/24" } } }), false),
         (field(json!([client])), true),
     ];
+    // Each but for the second of a pair is the opposite of the one before.
     for (change, allowed) in steps {
         space.change("a", &change)?;
-        space.until(&format!("{change} to hold"), || Ok((answers(cluster, vip)? == allowed).then_some(())))?;
-        space.stays(&format!("{change}"), || Ok(answers(cluster, vip)? == allowed))?;
+        space
+            .until(&format!("{change} to hold"), || Ok((answers(cluster, vip)? == allowed).then_some(())))?;
     }
     Ok(())
 }
 
 /// A Service with the policy `Local` and endpoints that are the scenario's own.
-fn local(space: &Space, endpoints: &[(&str, bool)]) -> Result<()> {
+fn local(space: &Space, endpoints: Endpoints) -> Result<()> {
     let annotations = json!({ "shunt.dev/health-check": "none" });
     let spec = json!({ "spec": { "externalTrafficPolicy": "Local", "selector": null } });
     space.create(&with(annotated("a", annotations), spec))?;
@@ -111,12 +116,15 @@ fn local(space: &Space, endpoints: &[(&str, bool)]) -> Result<()> {
     space.address("a").map(drop)
 }
 
+/// Nodes, and whether what they have is ready.
+type Endpoints<'a> = &'a [(&'a str, bool)];
+
 fn local_follows(space: &Space) -> Result<()> {
     let (one, other) = two(space);
     local(space, &[(one, true)])?;
     until_weights(space, "a", &[(one, 1)])?;
     let address = space.address("a")?;
-    let steps: [(&[(&str, bool)], &[(&str, u16)]); 5] = [
+    let steps: [(Endpoints, &[(&str, u16)]); 5] = [
         (&[(one, true), (other, true)], &[(one, 1), (other, 1)]),
         (&[(one, true), (other, true), (other, true)], &[(one, 1), (other, 2)]),
         // Its connections stay where they are.
@@ -144,7 +152,7 @@ fn terminating(space: &Space) -> Result<()> {
     until_weights(space, "a", &[(one, 1)])
 }
 
-fn label(space: &Space, node: &str, value: Value) -> Result<()> {
+fn label(space: &Space, node: &str, value: &Value) -> Result<()> {
     let change = json!({ "metadata": { "labels": { EXCLUDE_LABEL: value } } });
     space.cluster.api.merge(&format!("/api/v1/nodes/{node}"), &change).map(drop)
 }
@@ -154,22 +162,20 @@ fn exclude_label(space: &Space) -> Result<()> {
     space.create_and_wait(&service("a"))?;
     let values = [("true", 0), ("false", 1), ("", 0), ("F", 1), ("no", 0), ("0", 1)];
     let tried = values.iter().try_for_each(|(value, weight)| {
-        label(space, other, (*value).into())?;
+        label(space, other, &(*value).into())?;
         until_weights(space, "a", &[(one, 1), (other, *weight)])
     });
-    label(space, other, Value::Null)?;
+    label(space, other, &Value::Null)?;
     tried?;
     until_weights(space, "a", &[(one, 1), (other, 1)])
 }
 
 fn all_excluded(space: &Space) -> Result<()> {
     let address = space.create_and_wait(&service("a"))?;
-    let label_all = |value: Value| {
-        space.cluster.nodes.iter().try_for_each(|node| label(space, node, value.clone()))
-    };
-    let tried = label_all("".into())
+    let label_all = |value: &Value| space.cluster.nodes.iter().try_for_each(|node| label(space, node, value));
+    let tried = label_all(&"".into())
         .and_then(|()| space.until_event("a", "UnAvailableLoadBalancer", "nodes carry the label"));
-    label_all(Value::Null)?;
+    label_all(&Value::Null)?;
     tried?;
     let (one, other) = two(space);
     until_weights(space, "a", &[(one, 1), (other, 1)])?;
@@ -189,7 +195,8 @@ fn cordoned(space: &Space) -> Result<()> {
 
 fn unlisted(space: &Space) -> Result<()> {
     let cluster = space.cluster;
-    let vip: IpAddr = space.create_and_wait(&service_with("a", json!({ "externalTrafficPolicy": "Cluster" })))?;
+    let vip: IpAddr =
+        space.create_and_wait(&service_with("a", json!({ "externalTrafficPolicy": "Cluster" })))?;
     let pings = ping(&cluster.client, vip, ping::Manner { count: 5, ..ping::Manner::default() })?;
     ensure(pings.received == pings.sent, || format!("{pings:?}"))?;
     let before = cluster.received()?;

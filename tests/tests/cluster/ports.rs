@@ -12,7 +12,9 @@ use crate::table::Case;
 pub const CASES: &[Case] = &[
     ("node ports: off from the beginning", off),
     ("node ports: on, then off, are kept", |space| on_then_off(space, false)),
-    ("node ports: on, then off and cleared, are gone, and the address stays", |space| on_then_off(space, true)),
+    ("node ports: on, then off and cleared, are gone, and the address stays", |space| {
+        on_then_off(space, true)
+    }),
     ("node ports: off, then on, are given, and the address stays", off_then_on),
     ("node ports: mode nat without any is an error of the port, until it has one", nat_without),
     ("TCP and UDP on one port; SCTP is an error of the port", mixed),
@@ -87,9 +89,7 @@ fn until_port_error(space: &Space, number: usize, expected: Option<&str>) -> Res
 }
 
 fn mixed(space: &Space) -> Result<()> {
-    let port = |protocol: &str| {
-        json!({ "name": protocol.to_lowercase(), "port": 53, "targetPort": POD_PORT, "protocol": protocol })
-    };
+    let port = |protocol: &str| json!({ "name": protocol.to_lowercase(), "port": 53, "targetPort": POD_PORT, "protocol": protocol });
     let vip = space.create_and_wait(&service_with("a", json!({ "ports": [port("TCP"), port("UDP")] })))?;
     expect_served(space, vip, &[(Protocol::Tcp, 53), (Protocol::Udp, 53)])?;
     space.change("a", &json!({ "spec": { "ports": [port("TCP"), port("SCTP")] } }))?;
@@ -111,7 +111,10 @@ fn expect_served(space: &Space, vip: std::net::IpAddr, expected: &[(Protocol, u1
 
 fn changed(space: &Space) -> Result<()> {
     let vip = space.create_and_wait(&service("a"))?;
-    space.change("a", &json!({ "spec": { "ports": [{ "name": "tcp", "port": 81, "targetPort": POD_PORT }] } }))?;
+    space.change(
+        "a",
+        &json!({ "spec": { "ports": [{ "name": "tcp", "port": 81, "targetPort": POD_PORT }] } }),
+    )?;
     expect_served(space, vip, &[(Protocol::Tcp, 81)])?;
     ensure(space.addresses("a")? == [vip], || "the address went with the port".to_owned())
 }

@@ -103,7 +103,9 @@ impl Space<'_> {
     /// Waits until a Service is no more.
     pub fn until_gone(&self, name: &str) -> Result<()> {
         let path = self.path(&format!("services/{name}"));
-        self.until(&format!("Service {name} to go"), || Ok(self.cluster.api.find(&path)?.is_none().then_some(())))
+        self.until(&format!("Service {name} to go"), || {
+            Ok(self.cluster.api.find(&path)?.is_none().then_some(()))
+        })
     }
 
     /// The addresses that a Service shows.

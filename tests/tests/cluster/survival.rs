@@ -16,8 +16,7 @@ use shunt_tests::wait;
 use crate::client::{ask, expect_nodes, until_answered};
 use crate::cluster::Cluster;
 use crate::download::Downloads;
-use crate::nodes::{EXCLUDE_LABEL, LEAVING_TAINT};
-use crate::objects::service_with;
+use crate::objects::{EXCLUDE_LABEL, LEAVING_TAINT, service_with};
 use crate::space::{Space, in_space};
 
 /// Of each of the two Services.
