@@ -26,6 +26,7 @@ const CASES: &[table::Case] = &[
     ("20 Services at once have 20 addresses", distinct),
     ("addresses are kept over a restart of the control plane, whoever was deleted", kept),
     ("what is deleted while the control plane is away is released when it is back", deleted_meanwhile),
+    ("the API server is killed and started: nothing is withdrawn, and what changed is seen", api_restarted),
     ("a request outside of all pools is refused, by annotation and by loadBalancerIP", outside),
     ("a request for an address in use is refused, and granted when it is free", in_use),
     ("a request that changes moves a living Service", moved),
@@ -98,6 +99,19 @@ fn deleted_meanwhile(space: &Space) -> Result<()> {
     ensure(!served, || "released addresses are still served".to_owned())?;
     // Another Service of the same name.
     space.create_and_wait(&service("a")).map(drop)
+}
+
+fn api_restarted(space: &Space) -> Result<()> {
+    let cluster = space.cluster;
+    let vip = space.create_and_wait(&service("a"))?;
+    cluster.restart_apiserver(|| {
+        space.stays("it is served", || cluster.serves(vip))?;
+        ensure(space.service("a").is_err(), || "the API server answers, though it was killed".to_owned())
+    })?;
+    space.stays("it is served", || cluster.serves(vip))?;
+    ensure(space.addresses("a")? == [vip], || "the address changed".to_owned())?;
+    let other = space.create_and_wait(&service("b"))?;
+    ensure(other != vip, || format!("{vip} was given twice"))
 }
 
 fn outside(space: &Space) -> Result<()> {

@@ -26,6 +26,9 @@ const SKIPPED: i32 = 77;
 /// Until the control plane, started afresh, serves what it should.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// Between two looks at something that takes seconds.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// A cluster that is up, with Shunt in it.
 #[derive(Debug)]
 pub struct Cluster {
@@ -198,7 +201,9 @@ impl Cluster {
         let path = self.state.join("pid").join(name);
         let text = fs::read_to_string(&path).to(|| format!("read {}", path.display()))?;
         let pid = text.split(' ').next().and_then(|word| word.parse::<u32>().ok());
-        let runs = |pid: &u32| text.split_whitespace().nth(1) == leftovers::start_time(*pid).as_deref();
+        let started = text.split_whitespace().nth(1);
+        let runs =
+            |pid: &u32| leftovers::is_running(*pid) && started == leftovers::start_time(*pid).as_deref();
         pid.filter(runs).ok_or_else(|| Error::Wrong(format!("{name} does not run")))
     }
 
@@ -210,28 +215,50 @@ impl Cluster {
 
     /// Kills the control plane, calls `meanwhile`, and starts it again as it was.
     pub fn restart_controlplane(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
-        let name = "shunt-controlplane";
-        let pid = self.recorded(name)?;
-        let line = fs::read(format!("/proc/{pid}/cmdline")).to(|| "read a command line".to_owned())?;
-        let line = String::from_utf8_lossy(&line).into_owned();
-        self.signal(name, Signal::KILL)?;
-        wait::until_true("the control plane to end", START_LIMIT, || !leftovers::is_running(pid))?;
-        let outcome = meanwhile();
-        let log = fs::File::options().append(true).open(self.state.join(format!("{name}.log")));
-        let log = log.to(|| "open the control plane's log".to_owned())?;
-        let mut command = Command::new("setsid");
-        command.args(["nsenter", &format!("--net=/run/netns/{}-lb", self.prefix), "--"]);
-        command.args(line.trim_end_matches('\0').split('\0')).stdin(Stdio::null());
-        command.stdout(log.try_clone().to(|| "open a log twice".to_owned())?).stderr(log);
-        // setsid and nsenter put the program in their place, so the number stays.
-        let started = command.spawn().to(|| "start the control plane".to_owned())?.id();
-        let time = leftovers::start_time(started).unwrap_or_default();
-        fs::write(self.state.join("pid").join(name), format!("{started} {time}\n"))
-            .to(|| "record the control plane".to_owned())?;
+        let outcome = self.restart("shunt-controlplane", "lb", meanwhile)?;
         wait::until_true("the control plane to serve again", START_LIMIT, || {
             self.status().is_ok_and(|status| status.acknowledged == Some(status.generation))
         })?;
         outcome
+    }
+
+    /// Kills the API server, calls `meanwhile`, and starts it again as it was.
+    pub fn restart_apiserver(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+        let outcome = self.restart("cp-apiserver", "cp", meanwhile)?;
+        wait::until_every(LOOK, "the API server to be ready", START_LIMIT, || {
+            Ok(self.api.get("/readyz").is_ok().then_some(()))
+        })?;
+        outcome
+    }
+
+    /// Kills a process that the cluster's scripts started in a namespace, calls `meanwhile`, and starts it again with the
+    /// same command line, directory and log.
+    fn restart(
+        &self,
+        name: &str,
+        namespace: &str,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<Result<()>> {
+        let process = PathBuf::from(format!("/proc/{}", self.recorded(name)?));
+        let line =
+            fs::read_to_string(process.join("cmdline")).to(|| format!("read {name}'s command line"))?;
+        let [directory, log] = ["cwd", "fd/2"].map(|link| fs::read_link(process.join(link)));
+        let directory = directory.to(|| format!("find {name}'s directory"))?;
+        let log = log.to(|| format!("find {name}'s log"))?;
+        self.signal(name, Signal::KILL)?;
+        wait::until_true(&format!("{name} to end"), START_LIMIT, || self.recorded(name).is_err())?;
+        let outcome = meanwhile();
+        let log = fs::File::options().append(true).open(&log).to(|| format!("open {}", log.display()))?;
+        let mut command = Command::new("setsid");
+        command.args(["nsenter", &format!("--net=/run/netns/{}-{namespace}", self.prefix), "--"]);
+        command.args(line.trim_end_matches('\0').split('\0')).current_dir(directory).stdin(Stdio::null());
+        command.stdout(log.try_clone().to(|| "open a log twice".to_owned())?).stderr(log);
+        // setsid and nsenter put the program in their place, so the number stays.
+        let started = command.spawn().to(|| format!("start {name}"))?.id();
+        let time = leftovers::start_time(started).unwrap_or_default();
+        fs::write(self.state.join("pid").join(name), format!("{started} {time}\n"))
+            .to(|| format!("record {name}"))?;
+        Ok(outcome)
     }
 
     /// The end of Shunt's logs, for a scenario that failed.

@@ -25,8 +25,9 @@ pub fn run(cluster: &Cluster) -> Result<()> {
     in_space(cluster, "latency", |space| {
         let nodes: Vec<&str> = cluster.nodes.iter().map(String::as_str).collect();
         space.start_pods(&nodes)?;
-        let answered = repeat(|number| first_answer(space, number))?;
+        let (answered, gone) = repeat(|number| life(space, number))?.into_iter().unzip();
         tell("Service created to first answered connection", answered, ANSWERED_P99)?;
+        tell("Service deleted to released", gone, PROGRAMMED_P99)?;
         let service = with(
             annotated("watched", json!({ "shunt.dev/health-check": "none" })),
             json!({ "spec": { "externalTrafficPolicy": "Local", "selector": null } }),
@@ -44,7 +45,7 @@ fn changes() -> Option<usize> {
     std::env::args().find_map(|argument| argument.strip_prefix("--changes=")?.parse().ok())
 }
 
-fn repeat(mut once: impl FnMut(usize) -> Result<Duration>) -> Result<Vec<Duration>> {
+fn repeat<T>(mut once: impl FnMut(usize) -> Result<T>) -> Result<Vec<T>> {
     let begin = Instant::now();
     let (count, time) = changes().map_or((CHANGES, TIME), |changes| (changes, Duration::MAX));
     let mut took = Vec::new();
@@ -63,18 +64,20 @@ fn tell(what: &str, mut took: Vec<Duration>, limit: Duration) -> Result<()> {
     ensure(p99 <= limit, || format!("p99 should be {limit:?} at most"))
 }
 
-/// The client knows the address beforehand, so that it can begin at once.
-fn first_answer(space: &Space, number: usize) -> Result<Duration> {
+/// How long it takes until a Service is answered, and until it is gone. The client knows the address beforehand, so that
+/// it can begin at once.
+fn life(space: &Space, number: usize) -> Result<(Duration, Duration)> {
     let name = format!("web{number}");
     let vip = format!("198.51.100.{}", 100 + number % 100);
     let service = annotated(&name, json!({ "shunt.dev/addresses": vip }));
     let begin = Instant::now();
     space.create(&service)?;
     until_answered(space.cluster, vip.parse().expect("an address"))?;
-    let took = begin.elapsed();
+    let answered = begin.elapsed();
+    let begin = Instant::now();
     space.delete_service(&name)?;
     space.until_gone(&name)?;
-    Ok(took)
+    Ok((answered, begin.elapsed()))
 }
 
 /// The one endpoint moves to the next node.
