@@ -24,11 +24,11 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 /// What became of the actions for a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// All were carried out, or it is too early to try again.
+    /// All were carried out.
     Yes,
     /// The status is another manager's.
     Owned,
-    /// Something else; logged.
+    /// Something else; logged. Or something failed before, and it is too early to try again.
     Failed,
 }
 
@@ -62,7 +62,7 @@ impl Writer {
         let now = Instant::now();
         let before = self.waiting.get(&service.uid).copied();
         if before.is_some_and(|(at, _)| now < at) {
-            return Written::Yes;
+            return Written::Failed;
         }
         for action in actions {
             let Err(error) = self.one(key, service, object, action).await else { continue };
