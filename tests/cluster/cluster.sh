@@ -10,7 +10,7 @@ if ! running provider; then "$here/shunt.sh"; fi
 cat <<HINTS
 
 Services of type LoadBalancer get addresses of $(by_family $VIP4 $VIP6), which a client outside of the cluster reaches.
-Annotation shunt.dev/mode=dr|nat says how packets get to the nodes; ipip needs a device there that takes them out.
+Annotation shunt.dev/mode=dr|nat says how packets get to the nodes; for ipip, start it with MODE=ipip.
 
     tests/cluster/kubectl.sh get nodes,pods -A -o wide
     tests/cluster/kubectl.sh create deployment web --image=$(cat "$images/agnhost.name") --replicas=2 -- /agnhost netexec

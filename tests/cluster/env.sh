@@ -114,7 +114,7 @@ own_cluster() {
     [ $code = 0 ] || exit $code
 }
 end_own_cluster() {
-    local code=$?
+    local code=${1:-$?}
     if [ -z "${KEEP:-}" ]; then "$here/down.sh"; fi
     exit $code
 }

@@ -1,24 +1,24 @@
 //! The cluster that scenarios run in, and the Shunt that serves it.
 
+mod config;
+mod process;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use shunt_api::client::Client;
 use shunt_api::counters::Counter;
 use shunt_api::status::{ControlStatus, ServiceView, Stats};
-use shunt_tests::command;
 use shunt_tests::error::{Error, Result, While, ensure};
-use shunt_tests::leftovers;
 use shunt_tests::namespace::Namespace;
 use shunt_tests::process::Process;
 use shunt_tests::run::Run;
 use shunt_tests::wait;
-use toml::{Table, Value};
 
+pub use self::config::Pool;
 use crate::api::Api;
 
 /// Exit code of scripts that tested nothing.
@@ -159,108 +159,6 @@ impl Cluster {
         answer.map_err(|error| Error::Wrong(error.to_string()))
     }
 
-    /// Calls `work` while Shunt has another configuration, and gives it back its own.
-    pub fn with_config<T>(
-        &self,
-        change: impl FnOnce(&mut Table),
-        work: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        let usual = self.config()?;
-        let mut table: Table = usual.parse().map_err(|error| Error::Wrong(format!("shunt.toml: {error}")))?;
-        change(&mut table);
-        self.configure(&table.to_string())?;
-        let outcome = work();
-        self.configure(&usual)?;
-        outcome
-    }
-
-    /// Calls `work` while addresses come from these pools.
-    pub fn with_pools<T>(&self, pools: &[Pool], work: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.with_config(|table| set_pools(table, pools), work)
-    }
-
-    /// Gives Shunt other pools from now on; for use inside of [`Self::with_pools`].
-    pub fn set_pools(&self, pools: &[Pool]) -> Result<()> {
-        let mut table: Table =
-            self.config()?.parse().map_err(|error| Error::Wrong(format!("shunt.toml: {error}")))?;
-        set_pools(&mut table, pools);
-        self.configure(&table.to_string())
-    }
-
-    fn config(&self) -> Result<String> {
-        fs::read_to_string(self.state.join("shunt.toml")).to(|| "read Shunt's configuration".to_owned())
-    }
-
-    fn configure(&self, text: &str) -> Result<()> {
-        fs::write(self.state.join("shunt.toml"), text).to(|| "write Shunt's configuration".to_owned())?;
-        command::run(Command::new(script("lbctl.sh")).env("P", &self.prefix).arg("reload")).map(drop)
-    }
-
-    /// Number of a process that the cluster's scripts started.
-    fn recorded(&self, name: &str) -> Result<u32> {
-        let path = self.state.join("pid").join(name);
-        let text = fs::read_to_string(&path).to(|| format!("read {}", path.display()))?;
-        let pid = text.split(' ').next().and_then(|word| word.parse::<u32>().ok());
-        let started = text.split_whitespace().nth(1);
-        let runs =
-            |pid: &u32| leftovers::is_running(*pid) && started == leftovers::start_time(*pid).as_deref();
-        pid.filter(runs).ok_or_else(|| Error::Wrong(format!("{name} does not run")))
-    }
-
-    /// Sends a signal to a process that the cluster's scripts started.
-    pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
-        let pid = Pid::from_raw(self.recorded(name)?.cast_signed());
-        kill_process(pid.expect("no process has number 0"), signal).to(|| format!("signal {name}"))
-    }
-
-    /// Kills the control plane, calls `meanwhile`, and starts it again as it was.
-    pub fn restart_controlplane(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
-        let outcome = self.restart("shunt-controlplane", "lb", meanwhile)?;
-        wait::until_true("the control plane to serve again", START_LIMIT, || {
-            self.status().is_ok_and(|status| status.acknowledged == Some(status.generation))
-        })?;
-        outcome
-    }
-
-    /// Kills the API server, calls `meanwhile`, and starts it again as it was.
-    pub fn restart_apiserver(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
-        let outcome = self.restart("cp-apiserver", "cp", meanwhile)?;
-        wait::until_every(LOOK, "the API server to be ready", START_LIMIT, || {
-            Ok(self.api.get("/readyz").is_ok().then_some(()))
-        })?;
-        outcome
-    }
-
-    /// Kills a process that the cluster's scripts started in a namespace, calls `meanwhile`, and starts it again with the
-    /// same command line, directory and log.
-    fn restart(
-        &self,
-        name: &str,
-        namespace: &str,
-        meanwhile: impl FnOnce() -> Result<()>,
-    ) -> Result<Result<()>> {
-        let process = PathBuf::from(format!("/proc/{}", self.recorded(name)?));
-        let line =
-            fs::read_to_string(process.join("cmdline")).to(|| format!("read {name}'s command line"))?;
-        let [directory, log] = ["cwd", "fd/2"].map(|link| fs::read_link(process.join(link)));
-        let directory = directory.to(|| format!("find {name}'s directory"))?;
-        let log = log.to(|| format!("find {name}'s log"))?;
-        self.signal(name, Signal::KILL)?;
-        wait::until_true(&format!("{name} to end"), START_LIMIT, || self.recorded(name).is_err())?;
-        let outcome = meanwhile();
-        let log = fs::File::options().append(true).open(&log).to(|| format!("open {}", log.display()))?;
-        let mut command = Command::new("setsid");
-        command.args(["nsenter", &format!("--net=/run/netns/{}-{namespace}", self.prefix), "--"]);
-        command.args(line.trim_end_matches('\0').split('\0')).current_dir(directory).stdin(Stdio::null());
-        command.stdout(log.try_clone().to(|| "open a log twice".to_owned())?).stderr(log);
-        // setsid and nsenter put the program in their place, so the number stays.
-        let started = command.spawn().to(|| format!("start {name}"))?.id();
-        let time = leftovers::start_time(started).unwrap_or_default();
-        fs::write(self.state.join("pid").join(name), format!("{started} {time}\n"))
-            .to(|| format!("record {name}"))?;
-        Ok(outcome)
-    }
-
     /// The end of Shunt's logs, for a scenario that failed.
     pub fn show_logs(&self) {
         for name in ["shunt-dataplane", "shunt-controlplane"] {
@@ -274,24 +172,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.own {
+        if self.own && std::env::var_os("KEEP").is_none_or(|keep| keep.is_empty()) {
             let _ = run_script("down.sh", &self.prefix);
         }
-    }
-}
-
-/// A pool of addresses: its name, its addresses, and other keys as in the configuration.
-pub type Pool<'a> = (&'a str, &'a [&'a str], &'a str);
-
-fn set_pools(table: &mut Table, pools: &[Pool]) {
-    let pool = |(name, addresses, more): &Pool| {
-        let mut pool: Table = more.parse().expect("keys of a pool are TOML");
-        let addresses = addresses.iter().map(|address| Value::from(*address)).collect();
-        pool.insert("name".into(), (*name).into());
-        pool.insert("addresses".into(), Value::Array(addresses));
-        Value::Table(pool)
-    };
-    if let Some(cluster) = table.get_mut("kubernetes").and_then(Value::as_table_mut) {
-        cluster.insert("pools".into(), Value::Array(pools.iter().map(pool).collect()));
     }
 }
