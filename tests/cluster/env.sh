@@ -116,7 +116,7 @@ own_cluster() {
 end_own_cluster() {
     local code=${1:-$?}
     if [ -z "${KEEP:-}" ]; then "$here/down.sh"; fi
-    exit $code
+    exit "$code"
 }
 is_up() { [ -e "$RUN/up" ] || fail "$P is not up; run tests/cluster/up.sh"; }
 kubectl() { inside client "$bin/kubectl" --kubeconfig "$RUN/kubeconfig.mgmt" "$@"; }

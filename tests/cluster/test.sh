@@ -14,14 +14,15 @@ scenarios() { # scenarios NAME [SETTING=VALUE...] -- [FILTER...]
     while [ "$1" != -- ]; do settings+=("$1"); shift; done
     env "${settings[@]}" cargo test --quiet --locked -p shunt-tests --test cluster -- --run "${@:2}"
 }
-# What an interrupt leaves.
+# Takes everything down, what an interrupt leaves too.
+# shellcheck disable=SC2317 # a trap calls it
 finish() {
     local code=$? name
     kill -TERM -- "-$specs" 2>/dev/null || true
     for name in own dual; do
         if [ -z "${KEEP:-}" ]; then P=$P-$name RUN='' "$here/down.sh"; fi
     done
-    end_own_cluster $code
+    end_own_cluster "$code"
 }
 
 own_cluster
