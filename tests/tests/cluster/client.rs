@@ -21,6 +21,8 @@ const TRY: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(5);
 /// For one attempt that may meet with silence.
 const SILENCE: Duration = Duration::from_millis(500);
+/// So many answers one after the other are hardly ever those of one node of two: 1 time in 500,000.
+const IN_A_ROW: usize = 20;
 /// Until something answers.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -56,22 +58,36 @@ pub fn ask_datagram(cluster: &Cluster, vip: SocketAddr) -> Result<Answered> {
 }
 
 /// Asks again and again until there is an answer; how long that took.
-pub fn until_answered(cluster: &Cluster, vip: IpAddr) -> Result<Duration> {
+pub fn first_answer(cluster: &Cluster, vip: IpAddr) -> Result<Duration> {
+    until_in_a_row(cluster, vip, 1)
+}
+
+/// Asks until it is certain that all nodes answer: each kube-proxy learns of a Service in its own time.
+pub fn until_answered(cluster: &Cluster, vip: IpAddr) -> Result<()> {
+    until_in_a_row(cluster, vip, IN_A_ROW).map(drop)
+}
+
+fn until_in_a_row(cluster: &Cluster, vip: IpAddr, wanted: usize) -> Result<Duration> {
     let asking = || async {
         let begin = Instant::now();
-        let mut last = io::Error::other("nothing was tried");
+        let (mut last, mut answered) = (io::Error::other("nothing was tried"), 0);
         while begin.elapsed() < LIMIT {
-            match timeout(TRY, who(next_end(vip), (vip, PORT).into())).await {
-                Ok(Ok(_)) => return Ok(begin.elapsed()),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::ErrorKind::TimedOut.into(),
-            }
+            last = match timeout(TRY, who(next_end(vip), (vip, PORT).into())).await {
+                Ok(Ok(_)) if answered + 1 == wanted => return Ok(begin.elapsed()),
+                Ok(Ok(_)) => {
+                    answered += 1;
+                    continue;
+                }
+                Ok(Err(error)) => error,
+                Err(_) => io::ErrorKind::TimedOut.into(),
+            };
+            answered = 0;
             // A refusal comes at once.
             tokio::time::sleep(PAUSE).await;
         }
         Err(last)
     };
-    run_inside(&cluster.client, asking)?.to(|| format!("get an answer from {vip} within {LIMIT:?}"))
+    run_inside(&cluster.client, asking)?.to(|| format!("get {wanted} answers from {vip} within {LIMIT:?}"))
 }
 
 /// What becomes of one connection or datagram to an address that may not answer.

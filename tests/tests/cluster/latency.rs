@@ -6,7 +6,7 @@ use serde_json::json;
 use shunt_tests::error::{Result, ensure};
 use shunt_tests::wait;
 
-use crate::client::until_answered;
+use crate::client::first_answer;
 use crate::cluster::Cluster;
 use crate::objects::{annotated, slice, with};
 use crate::space::{Space, in_space};
@@ -72,7 +72,7 @@ fn life(space: &Space, number: usize) -> Result<(Duration, Duration)> {
     let service = annotated(&name, json!({ "shunt.dev/addresses": vip }));
     let begin = Instant::now();
     space.create(&service)?;
-    until_answered(space.cluster, vip.parse().expect("an address"))?;
+    first_answer(space.cluster, vip.parse().expect("an address"))?;
     let answered = begin.elapsed();
     let begin = Instant::now();
     space.delete_service(&name)?;

@@ -187,7 +187,7 @@ fn survive(
             space.create_and_wait(&service_with("all", json!({})))?,
             space.create_and_wait(&service_with("local", json!({ "externalTrafficPolicy": "Local" })))?,
         ];
-        vips.iter().try_for_each(|vip| until_answered(cluster, *vip).map(drop))?;
+        vips.iter().try_for_each(|vip| until_answered(cluster, *vip))?;
         space.until("Local to use all nodes", || {
             let all: Vec<&str> = cluster.nodes.iter().map(String::as_str).collect();
             Ok(expect_nodes(cluster, vips[1], REQUESTS, &all).is_ok().then_some(()))
