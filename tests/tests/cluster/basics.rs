@@ -57,9 +57,9 @@ fn both_policies(space: &Space, mode: &str, preserves: bool) -> Result<()> {
     ensure(shown == if mode == "nat" { "Proxy" } else { "VIP" }, || format!("ipMode is {shown}"))?;
     every_pod_answers(cluster, vip, nodes.len() * 2, mode)?;
     space.change("web", &json!({ "spec": { "externalTrafficPolicy": "Local" } }))?;
-    // kube-proxy and Shunt learn of it each in their own time.
+    // Shunt and each kube-proxy learn of it in their own time.
     space.until("Local to hold", || {
-        let answers = ask(cluster, vip, 8)?;
+        let answers = ask(cluster, vip, REQUESTS)?;
         Ok(if preserves { sees_clients(&answers, vip) } else { sees_box(&answers) }.then_some(()))
     })?;
     let answers = every_pod_answers(cluster, vip, nodes.len() * 2, mode)?;
