@@ -4,7 +4,8 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench gate fuzz lint clean bootstrap build measure e2e loom miri cluster e2e-baseline
+.PHONY: help demo test check bench gate fuzz lint clean bootstrap build measure end-to-end loom miri test-cluster e2e
+.PHONY: cluster e2e-baseline
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +18,7 @@ demo: bootstrap build ## watch real connections go through Shunt, in network nam
 # profile too would take longer, not less long: it has `panic = "abort"`, under which no test can be built,
 # so cargo would compile every dependency a second time, optimised. On two cores from nothing: programs
 # under four minutes, tests 1.6 minutes in the dev profile and more than six in the release profile.
-test: bootstrap lint build gate measure e2e loom miri fuzz ## everything that must hold before a change lands
+test: bootstrap lint build gate measure end-to-end loom miri fuzz test-cluster ## everything that must hold before a change lands
 	@echo "make test: passed"
 
 check: ## the quick loop: format, lints, unit tests
@@ -38,7 +39,13 @@ fuzz: bootstrap ## inputs that nobody thought of, 20 s for each target (FUZZ_SEC
 lint: ## format, lints, dependency rules, file sizes
 	@deploy/lint.sh
 
-cluster: ## a real Kubernetes in namespaces of its own, for you to try (NODES=3 FAMILIES=46; see tests/cluster/README.md)
+test-cluster: build ## against a real Kubernetes: upstream's LoadBalancer specs but for the two long ones, and Shunt's own scenarios
+	@tests/cluster/test.sh
+
+e2e: build ## all of upstream's LoadBalancer specs against Shunt, about 40 minutes
+	@tests/cluster/e2e.sh shunt
+
+cluster: build ## a real Kubernetes with Shunt in namespaces of its own, for you to try (NODES=3 FAMILIES=46; see tests/cluster/README.md)
 	@tests/cluster/cluster.sh
 
 e2e-baseline: ## upstream's LoadBalancer specs with the reference provider, to compare with; about 40 minutes
@@ -47,6 +54,7 @@ e2e-baseline: ## upstream's LoadBalancer specs with the reference provider, to c
 clean: ## remove what was built and what an interrupted run left behind
 	@if [ -x target/release/shunt-demo ]; then target/release/shunt-demo --clean; fi
 	@P=shunt-e2e tests/cluster/down.sh
+	@P=shunt-test tests/cluster/down.sh
 	@cargo clean
 
 bootstrap:
@@ -62,8 +70,8 @@ measure: build
 
 # `cargo test` runs one test program after the other, and the end-to-end scenarios run in order: what they
 # measure shares two cores. Cargo is told to ignore Ctrl-C so that it waits for the scenarios' own cleaning up.
-e2e: export SHUNT_BIN_DIR = $(CURDIR)/target/release
-e2e:
+end-to-end: export SHUNT_BIN_DIR = $(CURDIR)/target/release
+end-to-end:
 	@cargo test --locked --workspace
 	@trap "" INT; exec cargo test --locked -p shunt-tests --test end_to_end -- --run
 

@@ -7,16 +7,6 @@ export P
 . "$(dirname "$0")/env.sh"
 provider=${1:?which provider: baseline or shunt}
 [ -x "$here/$provider.sh" ] || fail "no provider $provider"
-code=0
-"$here/up.sh" || code=$?
-if [ $code = 77 ]; then exit 0; fi # said already
-finish() {
-    code=$?
-    if [ -z "${KEEP:-}" ]; then "$here/down.sh"; fi
-    exit $code
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-[ $code = 0 ] || exit $code
+own_cluster
 "$here/$provider.sh"
 "$here/run.sh" "${@:2}"

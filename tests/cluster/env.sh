@@ -32,6 +32,7 @@ N4=192.168.76 N6=fd00:76:
 C4=203.0.113 C6=2001:db8:c:
 M4=172.31.76
 VIP4=198.51.100.0/24 VIP6=2001:db8:1::/64
+SNAT4=192.168.77.0/28 SNAT6=fd00:77::/124 # where flows of mode nat come from; nodes reach them by nod0
 POD4=10.244 POD6=fd00:244: # node i: 10.244.i.0/24, fd00:244:0:i::/64
 api_mgmt=https://$M4.1:6443
 api_node=https://$N4.5:6443 # over IPv4 in every cluster
@@ -101,6 +102,21 @@ skip() {
 # An older Go fetches the one that go.mod names, if it may.
 need_go() {
     { [ -e "$images/complete" ] && [ -x "$bin/e2e.test" ]; } || go -C "$here/go" env GOVERSION >/dev/null 2>&1 || skip "needs Go 1.26"
+}
+# own_cluster: brings a cluster up that is taken down when the script ends (KEEP=1 leaves it up). Where Go is missing, which
+# up.sh says, the script ends here.
+own_cluster() {
+    local code=0
+    "$here/up.sh" || code=$?
+    if [ $code = 77 ]; then exit 0; fi
+    trap end_own_cluster EXIT
+    trap 'exit 130' INT TERM
+    [ $code = 0 ] || exit $code
+}
+end_own_cluster() {
+    local code=${1:-$?}
+    if [ -z "${KEEP:-}" ]; then "$here/down.sh"; fi
+    exit "$code"
 }
 is_up() { [ -e "$RUN/up" ] || fail "$P is not up; run tests/cluster/up.sh"; }
 kubectl() { inside client "$bin/kubectl" --kubeconfig "$RUN/kubeconfig.mgmt" "$@"; }

@@ -65,6 +65,8 @@ add_load_balancer() {
     # The provider serves VIPs; what it doesn't, ends here instead of going round to the client.
     route lb unreachable $VIP4 metric 4000
     route lb unreachable $VIP6 metric 4000
+    route lb unreachable $SNAT4 metric 4000
+    route lb unreachable $SNAT6 metric 4000
 }
 
 # The client's second NIC, on the nodes' segment
@@ -83,6 +85,8 @@ add_nodes() {
         add "n$i"
         link "n$i" eth0 br0 "$N4.1$i/24" "${N6}:1$i/64"
         gateways "n$i"
+        route "n$i" $SNAT4 via $N4.1
+        route "n$i" $SNAT6 via ${N6}:1
         forward "n$i"
     done
     for i in cp $(seq -f 'n%g' "$NODES"); do # the API server reaches pods, too

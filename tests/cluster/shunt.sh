@@ -2,7 +2,8 @@
 # shunt.sh [CONFIG]: starts Shunt's dataplane and control plane in the load balancer's namespace, on its NICs cli0 and
 # nod0, and waits until they are healthy. With `stop`, ends them. If they run, they take CONFIG over.
 #
-# Without CONFIG, Shunt is the cluster's provider, as who deploy/kubernetes says and with what that allows.
+# Without CONFIG, Shunt is the cluster's provider, as who deploy/kubernetes says and with what that allows. MODE is how
+# packets get to the nodes unless a Service says otherwise: dr, ipip or nat. With ipip, nodes take packets out of tunnels.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 is_up
@@ -17,10 +18,14 @@ name = "cli0"
 [[nic]]
 name = "nod0"
 
+[nat]
+sources = ["${SNAT4%.0/28}.1", "${SNAT6%/124}1"]
+
 [kubernetes]
 kubeconfig = "${SHUNT_KUBECONFIG:-$RUN/kubeconfig.shunt}"
 # Upstream's specs name no class.
 default_class = true
+mode = "${MODE:-dr}"
 pools = [{ name = "default", addresses = ["$VIP4", "$VIP6"] }]
 TOML
 }
@@ -39,14 +44,23 @@ start() { # start PROGRAM ARGUMENT...
     setsid nsenter --net="/run/netns/$P-lb" -- "$programs/$program" "$@" >"$RUN/$program.log" 2>&1 </dev/null &
     record "$program" $!
 }
-start_daemons() {
-    mkdir -p "$RUN/state" "$RUN/bpf"
+mount_bpf() {
+    mkdir -p "$RUN/bpf"
     mountpoint -q "$RUN/bpf" || mount -t bpf bpf "$RUN/bpf"
-    # Where the Lease is by which the leader is elected
-    kubectl get namespace shunt-system >/dev/null 2>&1 || kubectl create namespace shunt-system >/dev/null
+}
+start_daemons() {
+    mkdir -p "$RUN/state"
     start shunt-dataplane run --socket "$RUN/dataplane.sock" --bpf-dir "$RUN/bpf"
     start shunt-controlplane --config "$config" --socket "$RUN/controlplane.sock" \
         --dataplane-socket "$RUN/dataplane.sock" --state-dir "$RUN/state"
+}
+# Kernels need not have the tunnel devices.
+decapsulate() {
+    local i
+    for i in $(seq "$NODES"); do
+        [ -e "$RUN/bpf/decapsulate-n$i" ] ||
+            "$programs/shunt-decapsulate" "$P-n$i" eth0 --pin "$RUN/bpf/decapsulate-n$i" || fail "n$i takes nothing out of tunnels"
+    done
 }
 healthy() {
     local name
@@ -75,6 +89,8 @@ else
     provider_config >"$config"
 fi
 "$programs/lbctl" validate "$config" >"$RUN/validate" 2>&1 || fail "$(cat "$RUN/validate")"
+mount_bpf
+if [ "${MODE:-dr}" = ipip ]; then decapsulate; fi
 if running shunt-dataplane && running shunt-controlplane; then
     "$here/lbctl.sh" reload >/dev/null
 else

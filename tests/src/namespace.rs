@@ -24,6 +24,11 @@ impl Namespace {
         Self { name }
     }
 
+    /// One that something else made, and removes.
+    pub fn existing(name: &str) -> Self {
+        Self::named(name.to_owned())
+    }
+
     /// As in `ip netns`.
     pub fn name(&self) -> &str {
         &self.name

@@ -11,6 +11,16 @@ const PERIOD: Duration = Duration::from_millis(5);
 pub fn until<T>(
     what: &str,
     limit: Duration,
+    condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<(T, Duration)> {
+    until_every(PERIOD, what, limit, condition)
+}
+
+/// The same for a condition that is not to be looked at so often.
+pub fn until_every<T>(
+    period: Duration,
+    what: &str,
+    limit: Duration,
     mut condition: impl FnMut() -> Result<Option<T>>,
 ) -> Result<(T, Duration)> {
     let start = Instant::now();
@@ -22,7 +32,7 @@ pub fn until<T>(
             return Err(Error::Timeout { what: what.to_owned(), limit });
         }
         // Conditions are the kernel's and other processes'; none of them can wake us.
-        pass(PERIOD);
+        pass(period);
     }
 }
 

@@ -255,11 +255,7 @@ impl Hand {
             action: "Reconcile".into(),
             secondary: None,
         };
-        // One that is kept takes an event with the reason of an earlier one for its repetition, and drops the note.
-        // Nothing that is said here is a repetition.
-        let reporter = Reporter { controller: "shunt.dev/controlplane".into(), instance: None };
-        let recorder = Recorder::new(self.client.clone(), reporter);
-        if let Err(error) = recorder.publish(&event, &reference(key, uid)).await {
+        if let Err(error) = publish(&self.client, &event, &reference(key, uid)).await {
             tracing::warn!("event {} of Service {key}: {error}", event.reason);
         }
     }
@@ -276,6 +272,14 @@ async fn applied(api: &Api<Service>, key: &ServiceKey, uid: &str, status: &Statu
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let body = bodies::status(key, uid, status, &now);
     api.patch_status(&key.name, &PatchParams::apply(MANAGER), &Patch::Apply(body)).await.map(drop)
+}
+
+/// Tells something of an object.
+pub async fn publish(client: &Client, event: &Event, about: &ObjectReference) -> Result<(), Error> {
+    // One that is kept takes an event with the reason of an earlier one for its repetition, and drops the note.
+    // Nothing that is said here is a repetition.
+    let reporter = Reporter { controller: "shunt.dev/controlplane".into(), instance: None };
+    Recorder::new(client.clone(), reporter).publish(event, about).await
 }
 
 fn no_answer() -> Error {

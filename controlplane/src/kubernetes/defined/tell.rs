@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
 use crate::kubernetes::shunt_pool::ShuntPool;
+use crate::kubernetes::write::publish;
 
 /// The one condition.
 const ACCEPTED: &str = "Accepted";
@@ -22,7 +23,6 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// Tells one cluster.
 pub struct Teller {
     client: Client,
-    recorder: Recorder,
     /// By uid: what was told last, and when.
     told: HashMap<String, (Option<String>, Instant)>,
 }
@@ -30,8 +30,7 @@ pub struct Teller {
 impl Teller {
     /// Nothing was told yet.
     pub fn new(client: Client) -> Self {
-        let reporter = Reporter { controller: "shunt.dev/controlplane".into(), instance: None };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, told: HashMap::new() }
+        Self { client, told: HashMap::new() }
     }
 
     /// Tells what does not show yet, without waiting for it.
@@ -43,8 +42,7 @@ impl Teller {
             let is_told = self.told.get(&uid).is_some_and(|(told, _)| told == problem);
             if !is_told && !shows(pool, problem.as_deref()) {
                 self.told.insert(uid, (problem.clone(), now));
-                let (client, recorder) = (self.client.clone(), self.recorder.clone());
-                tokio::spawn(write(client, recorder, Arc::clone(pool), problem.clone()));
+                tokio::spawn(write(self.client.clone(), Arc::clone(pool), problem.clone()));
             }
         }
     }
@@ -88,7 +86,7 @@ fn body(pool: &ShuntPool, problem: Option<&str>, now: Timestamp) -> Value {
     })
 }
 
-async fn write(client: Client, recorder: Recorder, pool: Arc<ShuntPool>, problem: Option<String>) {
+async fn write(client: Client, pool: Arc<ShuntPool>, problem: Option<String>) {
     let name = pool.metadata.name.clone().unwrap_or_default();
     if let Some(problem) = &problem {
         tracing::warn!("ShuntPool {name} is left out: {problem}");
@@ -99,7 +97,7 @@ async fn write(client: Client, recorder: Recorder, pool: Arc<ShuntPool>, problem
             action: "Reconcile".into(),
             secondary: None,
         };
-        if let Err(error) = recorder.publish(&event, &pool.object_ref(&())).await {
+        if let Err(error) = publish(&client, &event, &pool.object_ref(&())).await {
             tracing::warn!("event of ShuntPool {name}: {error}");
         }
     }
