@@ -116,6 +116,7 @@ struct Provider {
     class: Class,
     settings: translate::Settings,
     picture: Picture,
+    contact: Contact,
     outlets: Outlets,
     ipam: Ipam,
     reporter: Reporter,
@@ -146,6 +147,7 @@ impl Provider {
             class,
             settings,
             picture,
+            contact: Contact::default(),
             outlets,
             ipam: Ipam::default(),
             waiting_since: None,
@@ -171,7 +173,10 @@ impl Provider {
                 // Fails only if the control plane is gone, and this with it.
                 Ok(()) = served.changed(), if complete => {}
                 Ok(()) = left_out.changed(), if complete => {}
-                Ok(()) = contacts.changed() => self.tell_contact(&contacts.borrow_and_update().clone()),
+                Ok(()) = contacts.changed() => {
+                    self.contact = contacts.borrow_and_update().clone();
+                    self.tell_contact();
+                }
                 () = until(next_look), if complete => {}
             }
             if complete {
@@ -244,6 +249,7 @@ impl Provider {
             }
             Turn::Seat(seat) => {
                 self.outlets.seen.send_modify(|seen| seen.seat = seat.clone());
+                self.outlets.set_away(seen::absence(&self.contact, seat));
                 let (level, text, reason) = seat.words();
                 tell(&self.outlets.journal, &self.cluster, level, &text, reason);
             }
@@ -321,14 +327,13 @@ impl Provider {
         self.writer.next_try().into_iter().chain(overdue).min()
     }
 
-    fn tell_contact(&self, contact: &Contact) {
-        let problems: Vec<&str> = contact.problems.values().map(String::as_str).collect();
-        let (level, text) = match problems.is_empty() {
+    fn tell_contact(&self) {
+        let reason = self.contact.reason();
+        let (level, text) = match reason.is_none() {
             true => (Level::INFO, "answers again"),
             false => (Level::WARN, "does not answer; what is served stays as it is"),
         };
-        let reason = (!problems.is_empty()).then(|| problems.join("; "));
-        self.outlets.set_away(reason.clone());
+        self.outlets.set_away(seen::absence(&self.contact, &self.outlets.seen.borrow().seat));
         tell(&self.outlets.journal, &self.cluster, level, text, reason);
     }
 }
