@@ -58,6 +58,13 @@ pub struct Outlets {
 }
 
 impl Outlets {
+    /// Shows people whether the API server answers, by the watches and by the Lease.
+    fn show_contact(&self, contact: &Contact) {
+        // What is borrowed of a channel must be given back before it is written.
+        let reason = seen::absence(contact, &self.seen.borrow().seat);
+        self.set_away(reason);
+    }
+
     fn set_away(&self, reason: Option<String>) {
         let now = TimeMs::of(SystemTime::now());
         self.seen.send_if_modified(|seen| seen.set_away(reason, now));
@@ -249,7 +256,7 @@ impl Provider {
             }
             Turn::Seat(seat) => {
                 self.outlets.seen.send_modify(|seen| seen.seat = seat.clone());
-                self.outlets.set_away(seen::absence(&self.contact, seat));
+                self.outlets.show_contact(&self.contact);
                 let (level, text, reason) = seat.words();
                 tell(&self.outlets.journal, &self.cluster, level, &text, reason);
             }
@@ -333,7 +340,36 @@ impl Provider {
             true => (Level::INFO, "answers again"),
             false => (Level::WARN, "does not answer; what is served stays as it is"),
         };
-        self.outlets.set_away(seen::absence(&self.contact, &self.outlets.seen.borrow().seat));
+        self.outlets.show_contact(&self.contact);
         tell(&self.outlets.journal, &self.cluster, level, text, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::election::{Standing, Trouble};
+    use super::*;
+
+    #[test]
+    fn an_absence_is_shown_by_whichever_notices_it() {
+        let (seen, shown) = watch::channel(Seen::default());
+        let outlets = Outlets {
+            wanted: watch::Sender::new(None),
+            seen,
+            served: watch::channel(None).1,
+            left_out: watch::channel(Arc::default()).1,
+            nat_families: BTreeSet::new(),
+            seat: watch::channel(Seat::default()).1,
+            journal: Journal::default(),
+        };
+        let reason = || shown.borrow().away.as_ref().map(|away| away.reason.clone());
+        outlets.show_contact(&Contact { problems: [("nodes", "nodes: reset".to_owned())].into() });
+        assert_eq!(reason().as_deref(), Some("nodes: reset"));
+        outlets.show_contact(&Contact::default());
+        assert_eq!(reason(), None);
+        let seat = Seat { standing: Standing::Lapsed, trouble: Some(Trouble::Away("no answer".into())) };
+        outlets.seen.send_modify(|seen| seen.seat = seat);
+        outlets.show_contact(&Contact::default());
+        assert_eq!(reason().as_deref(), Some("no answer"));
     }
 }
