@@ -37,6 +37,14 @@ pub struct Contact {
     pub problems: std::collections::BTreeMap<&'static str, String>,
 }
 
+impl Contact {
+    /// Why the API server does not answer; `None` if it does.
+    pub fn reason(&self) -> Option<String> {
+        let problems: Vec<&str> = self.problems.values().map(String::as_str).collect();
+        (!problems.is_empty()).then(|| problems.join("; "))
+    }
+}
+
 impl Picture {
     /// Returns once everything was listed: before, nothing may be concluded from what is missing.
     pub async fn complete(&self) {

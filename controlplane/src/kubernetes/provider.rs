@@ -58,6 +58,13 @@ pub struct Outlets {
 }
 
 impl Outlets {
+    /// Shows people whether the API server answers, by the watches and by the Lease.
+    fn show_contact(&self, contact: &Contact) {
+        // What is borrowed of a channel must be given back before it is written.
+        let reason = seen::absence(contact, &self.seen.borrow().seat);
+        self.set_away(reason);
+    }
+
     fn set_away(&self, reason: Option<String>) {
         let now = TimeMs::of(SystemTime::now());
         self.seen.send_if_modified(|seen| seen.set_away(reason, now));
@@ -109,6 +116,7 @@ struct Provider {
     class: Class,
     settings: translate::Settings,
     picture: Picture,
+    contact: Contact,
     outlets: Outlets,
     /// The file's pools and those of the cluster.
     defined: Judged,
@@ -143,6 +151,7 @@ impl Provider {
             class,
             settings,
             picture,
+            contact: Contact::default(),
             outlets,
             defined: Judged::default(),
             ipam: Ipam::default(),
@@ -176,7 +185,8 @@ impl Provider {
                 Ok(()) = served.changed(), if complete => true,
                 Ok(()) = left_out.changed(), if complete => true,
                 Ok(()) = contacts.changed() => {
-                    self.tell_contact(&contacts.borrow_and_update().clone());
+                    self.contact = contacts.borrow_and_update().clone();
+                    self.tell_contact();
                     false
                 }
                 Some((job, written)) = self.writer.ended() => self.take_note(&job, written),
@@ -260,6 +270,7 @@ impl Provider {
             }
             Turn::Seat(seat) => {
                 self.outlets.seen.send_modify(|seen| seen.seat = seat.clone());
+                self.outlets.show_contact(&self.contact);
                 let (level, text, reason) = seat.words();
                 tell(&self.outlets.journal, &self.cluster, level, &text, reason);
             }
@@ -345,14 +356,13 @@ impl Provider {
         self.writer.next_try().into_iter().chain(overdue).min()
     }
 
-    fn tell_contact(&self, contact: &Contact) {
-        let problems: Vec<&str> = contact.problems.values().map(String::as_str).collect();
-        let (level, text) = match problems.is_empty() {
+    fn tell_contact(&self) {
+        let reason = self.contact.reason();
+        let (level, text) = match reason.is_none() {
             true => (Level::INFO, "answers again"),
             false => (Level::WARN, "does not answer; what is served stays as it is"),
         };
-        let reason = (!problems.is_empty()).then(|| problems.join("; "));
-        self.outlets.set_away(reason.clone());
+        self.outlets.show_contact(&self.contact);
         tell(&self.outlets.journal, &self.cluster, level, text, reason);
     }
 }

@@ -10,6 +10,7 @@ use shunt_api::status::{ClusterAway, ClusterRole, ClusterServices, ClusterSource
 use super::election::{Seat, Standing, Trouble};
 use super::facts::{Facts, ServiceKey};
 use super::ipam::Allocation;
+use super::picture::Contact;
 use super::report::ownership::{Class, is_ours};
 use super::translate::{self, Problem, Translated};
 use super::wants::Name;
@@ -64,6 +65,15 @@ impl Seen {
             services: self.services,
         }
     }
+}
+
+/// Why an API server does not answer, if it does not: one that hangs is noticed by the Lease long before the watches.
+pub fn absence(contact: &Contact, seat: &Seat) -> Option<String> {
+    let of_lease = || match &seat.trouble {
+        Some(Trouble::Away(text)) => Some(text.clone()),
+        Some(Trouble::Refused(_)) | None => None,
+    };
+    contact.reason().or_else(of_lease)
 }
 
 /// What is wrong with a cluster.

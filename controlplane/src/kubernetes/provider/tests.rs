@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::kubernetes::double::objects::{namespace, node, service, slice};
 use crate::kubernetes::double::{Api, Fault};
-use crate::kubernetes::election::Standing;
+use crate::kubernetes::election::{Standing, Trouble};
 
 /// Long enough for whatever happens by itself, and short for all that is waited for.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -138,4 +138,27 @@ impl Drop for Rig {
     fn drop(&mut self) {
         self.provider.abort();
     }
+}
+
+#[test]
+fn an_absence_is_shown_by_whichever_notices_it() {
+    let (seen, shown) = watch::channel(Seen::default());
+    let outlets = Outlets {
+        wanted: watch::Sender::new(None),
+        seen,
+        served: watch::channel(None).1,
+        left_out: watch::channel(Arc::default()).1,
+        nat_families: BTreeSet::new(),
+        seat: watch::channel(Seat::default()).1,
+        journal: Journal::default(),
+    };
+    let reason = || shown.borrow().away.as_ref().map(|away| away.reason.clone());
+    outlets.show_contact(&Contact { problems: [("nodes", "nodes: reset".to_owned())].into() });
+    assert_eq!(reason().as_deref(), Some("nodes: reset"));
+    outlets.show_contact(&Contact::default());
+    assert_eq!(reason(), None);
+    let seat = Seat { standing: Standing::Lapsed, trouble: Some(Trouble::Away("no answer".into())) };
+    outlets.seen.send_modify(|seen| seen.seat = seat);
+    outlets.show_contact(&Contact::default());
+    assert_eq!(reason().as_deref(), Some("no answer"));
 }

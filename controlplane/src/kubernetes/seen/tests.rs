@@ -134,3 +134,20 @@ fn who_leads_is_shown_and_why_this_box_cannot() {
     let refused = Some(Trouble::Refused("forbidden; run this".into()));
     assert_eq!(stands(Standing::Unknown, refused), (ClusterRole::Unknown, None, 1));
 }
+
+#[test]
+fn one_that_hangs_is_noticed_by_the_lease() {
+    let quiet = Contact::default();
+    let broken = Contact { problems: [("nodes", "nodes: reset".to_owned())].into() };
+    let troubled = |trouble| Seat { standing: Standing::Unknown, trouble };
+    let hangs = troubled(Some(Trouble::Away("Lease a/b: no answer".into())));
+    for (contact, seat, expected) in [
+        (&quiet, &Seat::default(), None),
+        (&quiet, &hangs, Some("Lease a/b: no answer")),
+        (&broken, &hangs, Some("nodes: reset")),
+        (&broken, &Seat::default(), Some("nodes: reset")),
+        (&quiet, &troubled(Some(Trouble::Refused("forbidden".into()))), None),
+    ] {
+        assert_eq!(absence(contact, seat).as_deref(), expected);
+    }
+}
