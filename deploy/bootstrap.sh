@@ -15,7 +15,7 @@ route="bird2 frr"
 # What the benchmarks compare with, and what counts instructions.
 compare="haproxy libnginx-mod-stream nftables valgrind"
 # What nodes of a Kubernetes cluster run, and what makes the images of their containers.
-cluster="containerd runc containernetworking-plugins conntrack iptables nftables mmdebstrap openssl python3"
+cluster="containerd runc containernetworking-plugins conntrack iptables nftables mmdebstrap openssl python3 python3-yaml"
 cluster+=" iproute2 ethtool curl procps"
 
 fail() {
