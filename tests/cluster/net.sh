@@ -89,7 +89,8 @@ add_nodes() {
         route "n$i" $SNAT6 via ${N6}:1
         forward "n$i"
     done
-    for i in cp $(seq -f 'n%g' "$NODES"); do # the API server reaches pods, too
+    # The API server reaches pods, too. So does who routes for them: in mode nat they are clients of the load balancer.
+    for i in cp $(if [ "$RETURN" = direct ]; then echo client; fi) $(seq -f 'n%g' "$NODES"); do
         for j in $(seq "$NODES"); do
             if [ "$i" = "n$j" ]; then continue; fi
             route "$i" "$POD4.$j.0/24" via "$N4.1$j"

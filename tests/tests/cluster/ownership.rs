@@ -116,6 +116,8 @@ fn finalizer(space: &Space) -> Result<()> {
     let vip = space.create_and_wait(&service("a"))?;
     space.expect_finalizer("a", true)?;
     ensure(space.cluster.serves(vip)?, || format!("{vip} is shown and not served"))?;
+    // Told once the status is seen, of a Service that still wants it.
+    space.until_event("a", "EnsuredLoadBalancer", &vip.to_string())?;
     for kind in ["NodePort", "ClusterIP"] {
         to_type(space, kind, None)?;
         let service = space.service("a")?;
