@@ -73,7 +73,7 @@ pub async fn run(options: &Options, format: Format) -> anyhow::Result<Outcome> {
     let cluster = cluster(&admin, options)?;
     let (token, expires) = token(admin, options).await?;
     let made = made(options, &cluster, expires);
-    let kubeconfig = kubeconfig(cluster, &options.namespace, &token);
+    let kubeconfig = kubeconfig(&cluster, &options.namespace, &token);
     let text = match format {
         // JSON is YAML, too.
         Format::Json => format!("{kubeconfig:#}\n"),
@@ -232,7 +232,7 @@ fn lasting(seconds: u64) -> String {
     }
 }
 
-fn kubeconfig(cluster: Value, namespace: &str, token: &str) -> Value {
+fn kubeconfig(cluster: &Value, namespace: &str, token: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn what_is_written_is_a_kubeconfig_of_its_own() {
         let cluster = json!({ "server": "https://192.0.2.1:6443", "certificate-authority-data": "QQ==" });
-        let text = yaml(&kubeconfig(cluster, "shunt-system", "a.b-c_d"), 0);
+        let text = yaml(&kubeconfig(&cluster, "shunt-system", "a.b-c_d"), 0);
         let read = Kubeconfig::from_yaml(&text).unwrap();
         let cluster = read.clusters[0].cluster.as_ref().unwrap();
         assert_eq!(cluster.server.as_deref(), Some("https://192.0.2.1:6443"));
