@@ -173,6 +173,7 @@ mod tests {
         assert_eq!(problem("? [a]\n: 1\n"), "f:1:3: this is no key; write a word before the `:`");
         let syntax = problem("a: [1\n");
         assert!(syntax.starts_with("f:") && syntax.contains("this is not YAML: "), "{syntax}");
-        assert!(problem(&"[".repeat(100)).contains("nested too deeply"));
+        let deep = problem(&format!("{}{}", "[".repeat(100), "]".repeat(100)));
+        assert!(deep.contains("this is nested too deeply"), "{deep}");
     }
 }
