@@ -1,7 +1,7 @@
 //! The one place where the pure [`State`] and [`Roster`] meet the world: events go in, effects come out, whoever asks
 //! may look. Shared by the tasks of the single-threaded runtime; no lock is held across an `await`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -40,6 +40,8 @@ pub struct Model {
     file: Option<Desired>,
     /// What the clusters want, by their names; without those of which that is not known.
     added: BTreeMap<Option<String>, wanted::Wanted>,
+    /// What of that is not served, as it was last told.
+    left_out: Vec<LeftOut>,
 }
 
 /// What the checks were last set from, apart from the configuration.
@@ -92,7 +94,14 @@ impl Control {
     pub fn new(runner: Runner, journal: Journal, memory: Memory) -> Self {
         let roster = Roster::new(memory.clone());
         let watched = Watched::default();
-        let model = Model { state: State::default(), roster, watched, file: None, added: BTreeMap::new() };
+        let model = Model {
+            state: State::default(),
+            roster,
+            watched,
+            file: None,
+            added: BTreeMap::new(),
+            left_out: Vec::new(),
+        };
         Self {
             model: Mutex::new(model),
             publish: watch::Sender::new(None),
@@ -205,9 +214,11 @@ impl Control {
                 (Arc::new(extended), whole)
             }
         };
-        for LeftOut { service, reason } in &left_out {
+        let told: HashSet<&LeftOut> = model.left_out.iter().collect();
+        for LeftOut { service, reason } in left_out.iter().filter(|left_out| !told.contains(left_out)) {
             tracing::warn!("service {service} is left out: {reason}");
         }
+        model.left_out = left_out;
         let changed = model.roster.load(config, snapshot);
         self.runner.set_never_from(model.roster.own_addresses());
         let loaded = |snapshot| Event::ConfigLoaded { snapshot: Box::new(snapshot), warnings };
