@@ -121,13 +121,17 @@ impl Roster {
             .map(|(pool, value)| (0..value.backends.len()).map(|backend| standing(pool, backend)).collect())
             .collect();
         self.forget_drains(&config);
-        self.forsaken.retain(|name| config.services.iter().any(|service| service.name == *name));
+        let names: HashSet<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
+        self.forsaken.retain(|name| names.contains(name.as_str()));
         self.configured = Some(Configured { config, whole, targets });
         changed
     }
 
     /// Who left the configuration is drained no longer.
     fn forget_drains(&mut self, config: &Config) {
+        if self.drained.is_empty() {
+            return;
+        }
         let present: HashSet<Member> =
             places_of(config).map(|(pool, backend)| Member::of(config, pool, backend)).collect();
         for Member { pool, backend } in self.drained.extract_if(.., |drained| !present.contains(drained)) {
@@ -294,9 +298,8 @@ impl Roster {
     fn judged(&self) -> Option<Vec<Vec<Standing>>> {
         let Configured { config, targets, .. } = self.configured.as_ref()?;
         // Who is checked no longer is not known to be down.
-        let unchecked = |standing: &Standing| Standing { drained: standing.drained, ..Standing::default() };
-        let mut standings: Vec<Vec<Standing>> =
-            self.standings.iter().map(|pool| pool.iter().map(unchecked).collect()).collect();
+        let unchecked = |pool: &Vec<Standing>| vec![Standing::default(); pool.len()];
+        let mut standings: Vec<Vec<Standing>> = self.standings.iter().map(unchecked).collect();
         for checked in &targets.backends {
             let known = checked.targets.iter().map(|index| &targets.targets[*index]);
             let known = known.filter_map(|target| Some((target, self.known.get(target)?)));
@@ -304,7 +307,9 @@ impl Roster {
             standings[checked.pool][checked.backend] = Standing::judge(known, before);
         }
         for (pool, backend) in places_of(config) {
-            standings[pool][backend].drained = self.drained.contains(&self.member(pool, backend));
+            // Mostly nobody is, and names are long.
+            let drained = !self.drained.is_empty() && self.drained.contains(&self.member(pool, backend));
+            standings[pool][backend].drained = drained;
         }
         Some(standings)
     }

@@ -8,7 +8,7 @@ use super::{Config, POOLS_MAX, PROBES_MAX, Pool, SERVICES_MAX, Service};
 use crate::snapshot::{Mode, ServicePort};
 
 /// A service that is left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeftOut {
     /// Its name; that of its pool if only the check is left out.
     pub service: String,
@@ -48,13 +48,13 @@ impl Config {
                     "there is room for {SERVICES_MAX} services and {POOLS_MAX} pools; let another box serve it"
                 ))
             } else {
-                taken.obstacle(service, pool)
+                taken.obstacle(service, pool, new_pool == 1)
             };
             if let Some(reason) = obstacle {
                 left_out.push(LeftOut { service: service.name.clone(), check_only: false, reason });
                 continue;
             }
-            taken.take(service, pool);
+            taken.take(service, pool, new_pool == 1);
             let place = *places.entry(service.pool).or_insert_with(|| {
                 extended.pools.push(pool.clone());
                 extended.pools.len() - 1
@@ -67,7 +67,8 @@ impl Config {
 
     /// Takes the checks of pools from `first` on away if there are more probes than a box makes.
     fn limit_probes(&mut self, first: usize, left_out: &mut Vec<LeftOut>) {
-        if self.targets().targets.len() <= PROBES_MAX {
+        // Most of the time far fewer, and then they need not be compared with each other.
+        if self.probes_at_most() <= PROBES_MAX || self.targets().targets.len() <= PROBES_MAX {
             return;
         }
         for pool in &mut self.pools[first..] {
@@ -94,15 +95,17 @@ impl<'c> Taken<'c> {
             taken.backends.extend(pool.backends.iter().map(|backend| backend.address));
         }
         for service in &config.services {
-            taken.take(service, &config.pools[service.pool]);
+            taken.take(service, &config.pools[service.pool], false);
         }
         taken
     }
 
-    fn take(&mut self, service: &Service, pool: &Pool) {
+    fn take(&mut self, service: &Service, pool: &Pool, new_pool: bool) {
         self.services.insert(service.name.clone());
         self.vips.extend(&service.vips);
-        self.backends.extend(pool.backends.iter().map(|backend| backend.address));
+        if new_pool {
+            self.backends.extend(pool.backends.iter().map(|backend| backend.address));
+        }
         for vip in &service.vips {
             for mapping in &service.ports {
                 self.endpoints.insert((*vip, mapping.port), service.name.clone());
@@ -110,7 +113,8 @@ impl<'c> Taken<'c> {
         }
     }
 
-    fn obstacle(&self, service: &Service, pool: &Pool) -> Option<String> {
+    /// Backends of a pool that is not new are known, and no VIP was taken that is one of them.
+    fn obstacle(&self, service: &Service, pool: &Pool, new_pool: bool) -> Option<String> {
         if self.services.contains(&service.name) {
             return Some("there is another service of this name".into());
         }
@@ -129,7 +133,7 @@ impl<'c> Taken<'c> {
                 return Some(format!("{vip} {} is served for {other} already", mapping.port));
             }
         }
-        for backend in &pool.backends {
+        for backend in pool.backends.iter().filter(|_| new_pool) {
             let address = backend.address;
             if self.vips.contains(&address) || service.vips.contains(&address) || sources.contains(&address) {
                 return Some(format!(

@@ -13,7 +13,8 @@ pub mod nodes;
 pub mod ranges;
 pub mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use shunt_api::config::{OnDown, WhenAllDown};
@@ -117,9 +118,11 @@ pub fn translate(
 ) -> BTreeMap<ServiceKey, Translated> {
     let vips: HashSet<IpAddr> = addresses.values().flatten().copied().collect();
     let unavailable = nodes::unavailable(&facts.nodes, settings.include_excluded_nodes);
+    let all_nodes = AllNodes::new(facts, settings, &vips);
     let one = |(key, addresses): (&ServiceKey, &Vec<IpAddr>)| {
         let service = facts.services.get(key)?;
-        let mut translated = one(&Inputs { facts, settings, vips: &vips, key, service }, addresses);
+        let mut translated =
+            one(&Inputs { facts, settings, vips: &vips, all_nodes: &all_nodes, key, service }, addresses);
         translated.problems.extend(unavailable.clone());
         Some((key.clone(), translated))
     };
@@ -152,13 +155,33 @@ struct Inputs<'a> {
     settings: &'a Settings,
     /// Of all Services.
     vips: &'a HashSet<IpAddr>,
+    all_nodes: &'a AllNodes<'a>,
     key: &'a ServiceKey,
     service: &'a Service,
 }
 
+/// What is alike for all Services that are not `Local`, and so is found once.
+struct AllNodes<'a> {
+    candidates: Vec<nodes::Candidate<'a>>,
+    /// By family and mode.
+    backends: HashMap<(Family, Mode), nodes::Backends>,
+}
+
+impl<'a> AllNodes<'a> {
+    fn new(facts: &'a Facts, settings: &Settings, vips: &HashSet<IpAddr>) -> Self {
+        let candidates =
+            nodes::candidates(&facts.nodes, &Service::default(), &[], settings.include_excluded_nodes);
+        let backends = |key: (Family, Mode)| (key, nodes::backends(&candidates, key.0, key.1, vips));
+        let modes = [Mode::Dr, Mode::Ipip, Mode::Nat];
+        let keys = modes.iter().flat_map(|mode| [(Family::V4, *mode), (Family::V6, *mode)]);
+        let backends = keys.map(backends).collect();
+        Self { candidates, backends }
+    }
+}
+
 /// What the families of a Service have in common.
 struct Common<'a> {
-    candidates: Vec<nodes::Candidate<'a>>,
+    candidates: Cow<'a, [nodes::Candidate<'a>]>,
     ports: Vec<PortMapping>,
     pool: Pool,
     service: wanted::Service,
@@ -195,15 +218,18 @@ fn common<'a>(
     ports: Vec<PortMapping>,
     problems: &mut Vec<Problem>,
 ) -> Common<'a> {
-    let Inputs { facts, settings, key, service, .. } = *inputs;
+    let Inputs { facts, settings, all_nodes, key, service, .. } = *inputs;
     let (check, of_check) = health::check(service, mode);
     let (source_ranges, of_ranges) = ranges::source_ranges(&service.source_ranges);
     let (on_down, of_on_down) = health::on_down(service);
     problems.extend(of_check.into_iter().chain(of_on_down).chain(of_ranges));
-    let endpoints = facts.endpoints.get(key).map_or(&[][..], Vec::as_slice);
+    let of_endpoints = || {
+        let endpoints = facts.endpoints.get(key).map_or(&[][..], Vec::as_slice);
+        nodes::candidates(&facts.nodes, service, endpoints, settings.include_excluded_nodes)
+    };
     let name = name(settings, key);
     Common {
-        candidates: nodes::candidates(&facts.nodes, service, endpoints, settings.include_excluded_nodes),
+        candidates: if service.local { of_endpoints().into() } else { (&all_nodes.candidates).into() },
         pool: Pool { name: name.clone(), backends: Vec::new(), check, on_down, slow_start: None },
         service: wanted::Service {
             name,
@@ -232,7 +258,10 @@ fn add_family(
         translated.problems.push(no_nat_source(family));
         return;
     }
-    let (backends, of_backends) = nodes::backends(&common.candidates, family, mode, inputs.vips);
+    let (backends, of_backends) = match inputs.service.local {
+        true => nodes::backends(&common.candidates, family, mode, inputs.vips),
+        false => inputs.all_nodes.backends[&(family, mode)].clone(),
+    };
     for problem in ranges::unreachable(&common.service.source_ranges, family).into_iter().chain(of_backends) {
         // Both families may have the same.
         if !translated.problems.contains(&problem) {

@@ -1,6 +1,6 @@
 //! What became another, in words.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use shunt_api::config::{Backend, Config, Service, WhenAllDown};
 use tracing::Level;
@@ -48,7 +48,8 @@ pub fn of_services(before: &BTreeSet<String>, after: &[&Service]) -> Vec<Happeni
         let [text, reason] = forsaken(service);
         happening(&service.name, Level::ERROR, text, Some(reason))
     });
-    let regained = before.iter().filter(|name| after.iter().all(|service| service.name != **name));
+    let lost_now: HashSet<&str> = after.iter().map(|service| service.name.as_str()).collect();
+    let regained = before.iter().filter(|name| !lost_now.contains(name.as_str()));
     lost.chain(regained.map(|name| happening(name, Level::INFO, "has backends again", None))).collect()
 }
 

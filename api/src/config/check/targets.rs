@@ -56,6 +56,18 @@ impl Config {
         }
         found
     }
+
+    /// How many probes there would be if no two pools asked the same: as many as [`Self::targets`] or more, and found
+    /// sooner.
+    pub(in crate::config) fn probes_at_most(&self) -> usize {
+        let by_pool = by_pool(self.pools.len(), &self.services);
+        let of_pool = |(pool, services): (&Pool, &Vec<&Service>)| {
+            let Some(check) = &pool.check else { return 0 };
+            let places = Places::of(check, services);
+            pool.backends.iter().map(|backend| places.count(check, backend.mode)).sum::<usize>()
+        };
+        self.pools.iter().zip(&by_pool).map(of_pool).sum()
+    }
 }
 
 impl Targets {

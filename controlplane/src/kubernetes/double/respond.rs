@@ -80,6 +80,8 @@ impl Api {
     }
 
     fn list(&self, request: &Request) -> Value {
+        // One that names a version may be answered with what is older than what was seen before.
+        assert!(!request.query.contains_key("resourceVersion"), "what is listed has to be the most recent");
         let state = self.state();
         let of = |name: &str| request.query.get(name).and_then(|text| text.parse::<usize>().ok());
         let (from, limit) = (of("continue").unwrap_or(0), of("limit").unwrap_or(usize::MAX));

@@ -44,7 +44,10 @@ pub struct Candidate<'a> {
     pub share: u16,
 }
 
-/// The nodes that may have flows of a Service, by name.
+/// The backends of a pool, and what is wrong with those that are missing.
+pub type Backends = (Vec<Backend>, Vec<Problem>);
+
+/// The nodes that may have flows of a Service, by name. Those of one that is not `Local` are the same for all.
 ///
 /// Endpoints decide for `Local` only. Otherwise all nodes do, even while there is no endpoint: kube-proxy then refuses
 /// connections, which tells a client more than silence, and nothing has to be moved when the next pod comes.
@@ -73,7 +76,7 @@ pub fn backends(
     family: Family,
     mode: Mode,
     vips: &HashSet<IpAddr>,
-) -> (Vec<Backend>, Vec<Problem>) {
+) -> Backends {
     let mut seen = HashSet::new();
     let mut taken = Vec::new();
     let mut usable = Vec::new();
