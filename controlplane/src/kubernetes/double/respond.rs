@@ -121,6 +121,7 @@ pub fn type_of(kind: &str) -> (&'static str, &'static str) {
         "endpointslices" => ("discovery.k8s.io/v1", "EndpointSlice"),
         "events" => ("events.k8s.io/v1", "Event"),
         "leases" => ("coordination.k8s.io/v1", "Lease"),
+        "shuntpools" => ("shunt.dev/v1alpha1", "ShuntPool"),
         other => panic!("the double knows no {other}"),
     }
 }
