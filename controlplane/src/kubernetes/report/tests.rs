@@ -299,7 +299,10 @@ fn an_unknown_annotation_is_told_once_and_counts_for_nothing() {
 fn a_service_that_is_left_out_is_told_why_until_it_is_served() {
     let left =
         |service: &str, check_only| LeftOut { service: service.into(), check_only, reason: "taken".into() };
-    let mut world = World::new(service());
+    let mut service = service();
+    // With a check that is its own, it has a pool of its own.
+    service.annotations.insert("shunt.dev/health-check".into(), "tcp".into());
+    let mut world = World::new(service);
     world.left_out = vec![left("shop/web", false)];
     assert_eq!(world.settle(), "(EnsuringLoadBalancer) finalizer status[] (LeftOut)");
     assert_eq!(world.condition(PROGRAMMED), (false, "LeftOut"));
