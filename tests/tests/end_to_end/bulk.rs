@@ -38,21 +38,27 @@ pub fn upload(topology: &Topology, vip: IpAddr) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// Sends datagrams of [`DATAGRAM`] bytes to a VIP; every one has to come back byte by byte.
-pub fn echo(topology: &Topology, label: &str, vip: IpAddr, count: u16, first_port: u16) -> Result<()> {
+/// Sends datagrams of [`DATAGRAM`] bytes to a VIP; every one has to come back byte by byte. Says how many were sent twice,
+/// which must be one of a hundred at most.
+pub fn echo(topology: &Topology, label: &str, vip: IpAddr, count: u16, first_port: u16) -> Result<usize> {
     let sources = topology.client_addresses(vip);
     let start = Instant::now();
     let echoed = client::run_inside(&topology.client, || {
         client::echo_many(sources, (vip, ECHO_PORT).into(), DATAGRAM, count, first_port)
     })?;
     let lost = echoed.iter().filter(|echoed| echoed.is_err()).count();
+    let again = echoed.iter().filter(|echoed| matches!(echoed, Ok(true))).count();
     let seconds = start.elapsed().as_secs_f64();
     println!(
-        "   {label:<20} {} of {count} datagrams of {DATAGRAM} bytes back in {seconds:.1} s",
+        "   {label:<20} {} of {count} datagrams of {DATAGRAM} bytes back in {seconds:.1} s, {again} of them sent twice",
         echoed.len() - lost
     );
-    let first = echoed.into_iter().find(std::io::Result::is_err).unwrap_or(Ok(()));
-    first.to(|| format!("get all of {count} datagrams back from {vip}: {lost} are missing, the first"))
+    let first = echoed.into_iter().find(std::io::Result::is_err).map_or(Ok(()), |echoed| echoed.map(drop));
+    first.to(|| format!("get all of {count} datagrams back from {vip}: {lost} are missing, the first"))?;
+    ensure(again * 100 <= usize::from(count), || {
+        format!("{again} of {count} datagrams to {vip} were lost once")
+    })?;
+    Ok(again)
 }
 
 /// Counters of all workers, once every packet received was sent on or dropped: they are read one by one while packets
