@@ -44,7 +44,7 @@ restore_sysctls() {
 }
 
 rm -f "$RUN/up"
-for name in shunt-controlplane shunt-dataplane provider; do end "$name"; done
+for name in shunt-controlplane shunt-dataplane provider scale-answer; do end "$name"; done
 for i in {1..9}; do
     if [ -e "$RUN/pid/n$i" ]; then kill_node "n$i"; fi
 done

@@ -46,7 +46,8 @@ fn service(object: &core::Service) -> (ServiceKey, Service) {
         namespace: metadata.namespace.clone().unwrap_or_default(),
         name: metadata.name.clone().unwrap_or_default(),
     };
-    let spec = object.spec.clone().unwrap_or_default();
+    let none = core::ServiceSpec::default();
+    let spec = object.spec.as_ref().unwrap_or(&none);
     let annotations = metadata.annotations.clone().unwrap_or_default();
     let is = |field: &Option<String>, value: &str| field.as_deref() == Some(value);
     let affinity = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
@@ -68,7 +69,7 @@ fn service(object: &core::Service) -> (ServiceKey, Service) {
         ports: spec.ports.iter().flatten().filter_map(port).collect(),
         local: is(&spec.external_traffic_policy, "Local"),
         health_check_node_port: spec.health_check_node_port.and_then(number),
-        source_ranges: source_ranges(&spec, &annotations),
+        source_ranges: source_ranges(spec, &annotations),
         affinity_s: is(&spec.session_affinity, "ClientIP").then(|| {
             let timeout = affinity.and_then(|client_ip| client_ip.timeout_seconds);
             timeout.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(AFFINITY_DEFAULT_S)

@@ -3,7 +3,7 @@
 //! One task looks at everything anew after each change, so that there is no order of events to get wrong. As long as
 //! the cluster does not answer, what was decided stays.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -36,6 +36,8 @@ use crate::until::{now, until};
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// Until a kubeconfig that could not be used is tried again.
 const CONNECT_PAUSE: Duration = Duration::from_secs(5);
+/// For so long the cluster waits until the dataplane was told.
+const TELL_WITHIN: Duration = Duration::from_millis(100);
 /// After so long without the dataplane's word people should know that it is waited for.
 const OVERDUE: Duration = Duration::from_secs(2);
 
@@ -128,6 +130,8 @@ struct Provider {
     terms: Terms,
     /// Since when the dataplane serves something else than what is wanted.
     waiting_since: Option<Instant>,
+    /// Since when the cluster is to be told something.
+    untold_since: Option<Instant>,
 }
 
 impl Provider {
@@ -156,6 +160,7 @@ impl Provider {
             defined: Judged::default(),
             ipam: Ipam::default(),
             waiting_since: None,
+            untold_since: None,
         }
     }
 
@@ -192,7 +197,7 @@ impl Provider {
                 Some((job, written)) = self.writer.ended() => self.take_note(&job, written),
                 () = until(due.into_iter().chain(due_by_itself).min()) => {
                     let began = now();
-                    self.look();
+                    self.look().await;
                     // While much changes, half of the time is for other tasks.
                     rested = now() + (now() - began);
                     due = None;
@@ -206,7 +211,7 @@ impl Provider {
     }
 
     /// Looks at everything, and does what follows.
-    fn look(&mut self) {
+    async fn look(&mut self) {
         let facts = self.picture.facts();
         let ours = facts.services.iter().filter(|(_, service)| may_be_served(service, &self.class));
         let ours: Vec<&ServiceKey> = ours.map(|(key, _)| key).collect();
@@ -218,17 +223,23 @@ impl Provider {
         let mut translated = translate::translate(&facts, &addresses, &self.settings);
         add_left_out(&mut translated, &self.outlets.left_out.borrow());
         let wanted = translate::merged(translated.values());
-        self.outlets.wanted.send_if_modified(|before| {
+        let changes = self.outlets.wanted.send_if_modified(|before| {
             let changes = before.as_ref() != Some(&wanted);
             *before = Some(wanted);
             changes
         });
         self.show(&facts, &allocations, &translated);
-        if role == Role::Leader {
-            self.teller.tell(&self.defined.verdicts);
-            let actions = self.report(&facts, &allocations, &translated);
-            self.writer.set(self.jobs(actions));
+        if role != Role::Leader {
+            return;
         }
+        if self.is_told_later(changes) {
+            // What is wanted goes to the dataplane now, and counts as part of the look.
+            tokio::task::yield_now().await;
+            return;
+        }
+        self.teller.tell(&self.defined.verdicts);
+        let actions = self.report(&facts, &allocations, &translated);
+        self.writer.set(self.jobs(actions));
     }
 
     fn show(
@@ -277,6 +288,17 @@ impl Provider {
         }
     }
 
+    /// What is wanted changed, and so the dataplane comes first: its answer calls for a look that tells all, or, if there
+    /// is none, the time does.
+    fn is_told_later(&mut self, changes: bool) -> bool {
+        let since = *self.untold_since.get_or_insert_with(now);
+        if changes && now() < since + TELL_WITHIN {
+            return true;
+        }
+        self.untold_since = None;
+        false
+    }
+
     fn report(
         &mut self,
         facts: &Facts,
@@ -316,14 +338,20 @@ impl Provider {
 
     /// The addresses that the dataplane serves for each Service; names of services say whose they are.
     fn programmed(&self, snapshot: &Snapshot, facts: &Facts) -> BTreeMap<ServiceKey, Vec<IpAddr>> {
-        let mut by_name: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
+        let mut by_name: HashMap<&str, Vec<IpAddr>> = HashMap::new();
         for service in &snapshot.services {
             by_name.entry(&service.name).or_default().extend(&service.vips);
         }
-        let of = |key: &ServiceKey| {
-            let name = translate::name(&self.settings, key);
-            let names = [name.clone(), format!("{name}/v4"), format!("{name}/v6")];
-            names.iter().filter_map(|name| by_name.get(name.as_str())).flatten().copied().collect()
+        let mut of = |key: &ServiceKey| {
+            let mut name = translate::name(&self.settings, key);
+            let mut vips = by_name.remove(name.as_str()).unwrap_or_default();
+            let whole = name.len();
+            for family in ["/v4", "/v6"] {
+                name.truncate(whole);
+                name += family;
+                vips.extend(by_name.remove(name.as_str()).unwrap_or_default());
+            }
+            vips
         };
         facts.services.keys().map(|key| (key.clone(), of(key))).collect()
     }
@@ -353,7 +381,8 @@ impl Provider {
             return None;
         }
         let overdue = self.waiting_since.map(|since| since + OVERDUE).filter(|at| *at > now());
-        self.writer.next_try().into_iter().chain(overdue).min()
+        let untold = self.untold_since.map(|since| since + TELL_WITHIN);
+        self.writer.next_try().into_iter().chain(overdue).chain(untold).min()
     }
 
     fn tell_contact(&self) {

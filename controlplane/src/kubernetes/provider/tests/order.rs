@@ -141,3 +141,16 @@ async fn a_restart_keeps_addresses_and_repeats_nothing() {
     let writes = api.writes();
     assert!(!writes.iter().any(|write| write.starts_with("shop/web")), "{writes:#?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn changes_without_end_keep_no_service_from_being_told_of() {
+    let rig = Rig::serving().await;
+    rig.api.put("services", service("new", 2, false));
+    for number in 3..83 {
+        rig.api.put("nodes", node(number));
+        sleep(Duration::from_millis(25)).await;
+        rig.obey();
+    }
+    let writes = rig.api.writes();
+    assert!(writes.iter().any(|write| write.starts_with("shop/new status[203")), "{writes:#?}");
+}
