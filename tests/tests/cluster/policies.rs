@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use shunt_api::snapshot::Protocol;
-use shunt_api::status::BackendView;
+use shunt_api::status::{BackendView, ServiceView};
 use shunt_tests::attempt::Outcome;
 use shunt_tests::error::{Error, Result, ensure};
 use shunt_tests::ping::{self, ping};
@@ -35,9 +35,13 @@ const CASES: &[Case] = &[
 
 /// Weights of a Service's backends, by node.
 fn weights(space: &Space, name: &str) -> Result<BTreeMap<String, u16>> {
-    let pool = format!("{}/{name}/v4", space.name);
+    let name = format!("{}/{name}", space.name);
+    let services: Vec<ServiceView> = space.cluster.ask("/v1/services")?;
+    let Some(service) = services.into_iter().find(|service| service.name == name) else {
+        return Ok(BTreeMap::new());
+    };
     let backends: Vec<BackendView> = space.cluster.ask("/v1/backends")?;
-    let of_pool = backends.into_iter().filter(|backend| backend.pool == pool);
+    let of_pool = backends.into_iter().filter(|backend| backend.pool == service.pool);
     Ok(of_pool.map(|backend| (backend.name, backend.weight)).collect())
 }
 
