@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kube::Client;
-use shunt_api::config::{IpMode, Kubernetes, LeftOut};
+use shunt_api::config::{Kubernetes, LeftOut};
 use shunt_api::snapshot::Snapshot;
 use shunt_api::status::TimeMs;
 use tokio::sync::{Notify, watch};
@@ -22,7 +22,7 @@ use super::facts::{Facts, Family, ServiceKey};
 use super::ipam::{Allocation, Ipam};
 use super::picture::{Contact, Picture, follow};
 use super::report::ownership::{Class, may_be_served};
-use super::report::{self, Action, Outcome, Reporter};
+use super::report::{Action, Outcome, Reporter};
 use super::seen::{self, Seen, add_left_out, left_out};
 use super::subject;
 use super::term::{Role, Terms, Turn};
@@ -106,13 +106,6 @@ fn tell(journal: &Journal, cluster: &Kubernetes, level: Level, text: &str, reaso
     journal.tell(Happening { level, subject: subject(&cluster.name), text: text.to_owned(), reason });
 }
 
-fn nat_ip_mode(cluster: &Kubernetes) -> report::IpMode {
-    match cluster.nat_ip_mode {
-        IpMode::Vip => report::IpMode::Vip,
-        IpMode::Proxy => report::IpMode::Proxy,
-    }
-}
-
 struct Provider {
     cluster: Kubernetes,
     class: Class,
@@ -137,7 +130,7 @@ struct Provider {
 impl Provider {
     fn new(cluster: Kubernetes, client: Client, picture: Picture, outlets: Outlets) -> Self {
         let class = Class { name: cluster.class.clone(), default_class: cluster.default_class };
-        let nat_ip_mode = nat_ip_mode(&cluster);
+        let nat_ip_mode = cluster.nat_ip_mode;
         let settings = translate::Settings {
             cluster: cluster.name.clone(),
             mode: cluster.mode,
@@ -276,7 +269,7 @@ impl Provider {
             Turn::Begun => {
                 let class = self.class.clone();
                 self.writer = Writer::new(self.client.clone(), class.name.clone(), self.terms.gate());
-                self.reporter = Reporter::new(class, nat_ip_mode(&self.cluster));
+                self.reporter = Reporter::new(class, self.cluster.nat_ip_mode);
                 self.ipam = Ipam::default();
             }
             Turn::Seat(seat) => {

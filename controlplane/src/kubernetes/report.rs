@@ -31,21 +31,13 @@ pub mod status;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
+use shunt_api::config::IpMode;
+
 use super::facts::{Service, ServiceKey};
 use super::translate::{self, Problem, Translated};
 use events::{Event, Told};
 use ownership::{Class, is_claimed, is_ours, needs_cleanup};
 use status::Status;
-
-/// How a Service's address is written into its status (KEP-1860).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IpMode {
-    /// Packets reach nodes with the address as their destination, or clients in the cluster may act as if they did.
-    #[default]
-    Vip,
-    /// Clients in the cluster have to go by way of the load balancer.
-    Proxy,
-}
 
 /// What there is to be done for a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,16 +197,6 @@ fn release(service: &Service) -> Vec<Action> {
     let shows = !service.ingress.is_empty() || !service.conditions.is_empty();
     let clear = shows.then_some(Action::ClearStatus);
     clear.into_iter().chain([Action::RemoveFinalizer]).collect()
-}
-
-impl IpMode {
-    /// As in the API.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Vip => "VIP",
-            Self::Proxy => "Proxy",
-        }
-    }
 }
 
 #[cfg(test)]
