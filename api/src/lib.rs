@@ -9,6 +9,7 @@ pub mod config;
 pub mod counters;
 #[cfg(feature = "daemon")]
 pub mod daemon;
+pub mod file;
 pub mod mac;
 pub mod snapshot;
 pub mod status;

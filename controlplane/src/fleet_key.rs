@@ -1,12 +1,12 @@
 //! The fleet key: the one that the configuration names, or else one of this box's own, made at the first
 //! start and kept in the state directory.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 
 use shunt_api::config::{Config, read_fleet_key};
+use shunt_api::file::replace;
 use shunt_api::snapshot::FleetKey;
 use shunt_api::status::ConfigProblem;
 
@@ -46,13 +46,7 @@ fn make_if_missing(path: &Path) -> io::Result<()> {
     }
     let mut key = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
-    // Written beside and renamed, so that a crash leaves no half a key.
-    let unfinished = path.with_extension("key.unfinished");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    writeln!(file, "{}", String::from(FleetKey(key)))?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)
+    replace(path, format!("{}\n", String::from(FleetKey(key))).as_bytes())
 }
 
 #[cfg(test)]

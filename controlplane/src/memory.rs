@@ -1,15 +1,15 @@
 //! Files that keep something over restarts of this program.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::marker::PhantomData;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use shunt_api::file::replace;
 use tokio::sync::watch;
 
 use crate::control::Control;
@@ -108,7 +108,7 @@ impl<T: Serialize + DeserializeOwned + Default> MemoryFile<T> {
         }
     }
 
-    /// Written beside and renamed, so that a crash leaves no half a file.
+    /// A crash leaves no half a file.
     pub fn save(&self, memory: &T) -> Result<(), String> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.write(memory).map_err(|error| {
@@ -121,12 +121,7 @@ impl<T: Serialize + DeserializeOwned + Default> MemoryFile<T> {
         if let Some(directory) = self.path.parent() {
             fs::create_dir_all(directory)?;
         }
-        let unfinished = self.path.with_extension("unfinished");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(&serde_json::to_vec(memory)?)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &self.path)
+        replace(&self.path, &serde_json::to_vec(memory)?)
     }
 }
 

@@ -1,10 +1,8 @@
 //! `lbctl kubeconfig`: the kubeconfig by which the control plane reaches a cluster, with a token of its ServiceAccount.
 //! An administrator's kubeconfig, of whichever kind, asks for the token and is not part of what comes out.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
@@ -18,6 +16,7 @@ use kube::config::{Cluster, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde::Serialize;
 use serde_json::{Value, json};
+use shunt_api::file::replace;
 
 use crate::Outcome;
 use crate::output::{self, Format};
@@ -77,7 +76,7 @@ pub async fn run(options: &Options, format: Format) -> anyhow::Result<Outcome> {
     let text = match format {
         // JSON is YAML, too.
         Format::Json => format!("{kubeconfig:#}\n"),
-        Format::Table => yaml(&kubeconfig, 0),
+        Format::Table => serde_saphyr::to_string(&kubeconfig)?,
     };
     match (&options.file, format) {
         (None, _) => {
@@ -85,7 +84,8 @@ pub async fn run(options: &Options, format: Format) -> anyhow::Result<Outcome> {
             eprint!("{}", said(&made));
         }
         (Some(file), format) => {
-            write(file, &text).with_context(|| format!("{} cannot be written", file.display()))?;
+            replace(file, text.as_bytes())
+                .with_context(|| format!("{} cannot be written", file.display()))?;
             match format {
                 Format::Json => output::print_json(&made)?,
                 Format::Table => output::print(&said(&made))?,
@@ -243,36 +243,6 @@ fn kubeconfig(cluster: &Value, namespace: &str, token: &str) -> Value {
     })
 }
 
-/// In block style; texts in quotes, as JSON has them.
-fn yaml(value: &Value, depth: usize) -> String {
-    let indent = "  ".repeat(depth);
-    match value {
-        Value::Object(entries) => entries
-            .iter()
-            .map(|(key, value)| match value {
-                Value::Object(_) | Value::Array(_) => format!("{indent}{key}:\n{}", yaml(value, depth + 1)),
-                leaf => format!("{indent}{key}: {leaf}\n"),
-            })
-            .collect(),
-        Value::Array(elements) => elements
-            .iter()
-            .map(|element| format!("{indent}- {}", yaml(element, depth + 1).trim_start()))
-            .collect(),
-        leaf => format!("{indent}{leaf}\n"),
-    }
-}
-
-/// Written beside and renamed, so that nobody ever reads half a file, and readable for its owner alone from the
-/// beginning.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    let renamed = written.and_then(|()| fs::rename(&unfinished, path));
-    renamed.inspect_err(|_| drop(fs::remove_file(&unfinished)))
-}
-
 /// With all causes: the outermost words of a client's error say little.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -304,14 +274,12 @@ fn server(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
     fn what_is_written_is_a_kubeconfig_of_its_own() {
         let cluster = json!({ "server": "https://192.0.2.1:6443", "certificate-authority-data": "QQ==" });
-        let text = yaml(&kubeconfig(&cluster, "shunt-system", "a.b-c_d"), 0);
+        let text = serde_saphyr::to_string(&kubeconfig(&cluster, "shunt-system", "a.b-c_d")).unwrap();
         let read = Kubeconfig::from_yaml(&text).unwrap();
         let cluster = read.clusters[0].cluster.as_ref().unwrap();
         assert_eq!(cluster.server.as_deref(), Some("https://192.0.2.1:6443"));
@@ -320,7 +288,8 @@ mod tests {
         let context = read.contexts[0].context.as_ref().unwrap();
         assert_eq!((context.cluster.as_str(), context.user.as_deref()), (NAME, Some(NAME)));
         assert_eq!(context.namespace.as_deref(), Some("shunt-system"));
-        assert!(text.contains("user:\n      token: \"a.b-c_d\"\n"), "{text}");
+        let plain: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(plain["users"][0]["user"], json!({ "token": "a.b-c_d" }), "no other way in");
     }
 
     #[test]
@@ -341,17 +310,6 @@ mod tests {
         let less = "the API server granted less than the 1 day that were asked for (its \
             --service-account-max-token-expiration)\n";
         assert_eq!(said(&made(3_599)), format!("{first} (1h)\n{less}{last}"));
-    }
-
-    #[test]
-    fn a_file_is_replaced_as_a_whole_and_its_owners_alone() {
-        let path = std::env::temp_dir().join(format!("lbctl-kubeconfig-{}", std::process::id()));
-        fs::write(&path, "before").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        write(&path, "after").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "after");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        fs::remove_file(&path).unwrap();
     }
 
     #[test]

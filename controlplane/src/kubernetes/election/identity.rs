@@ -1,8 +1,11 @@
 //! Who this box is among those that elect a leader: the name of the host, and digits that no other has.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::path::Path;
+
+use shunt_api::file::replace;
 
 /// Longest name of a host that is used.
 const HOST_MAX: usize = 64;
@@ -39,18 +42,12 @@ fn is_digits(text: &str) -> bool {
 }
 
 fn make(path: &Path) -> io::Result<String> {
-    let mut random = [0; 4];
-    File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let digits = format!("{:08x}", u32::from_be_bytes(random));
+    let random = RandomState::new().hash_one(0) >> 32;
+    let digits = format!("{random:08x}");
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    // Written beside and renamed, so that a crash leaves no half of them.
-    let unfinished = path.with_extension("id.unfinished");
-    let mut file = File::create(&unfinished)?;
-    writeln!(file, "{digits}")?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
+    replace(path, format!("{digits}\n").as_bytes())?;
     Ok(digits)
 }
 
