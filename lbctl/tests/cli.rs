@@ -48,6 +48,12 @@ impl Machine {
         Self::new(name).with_control(sample::control_answers()).with_dataplane(sample::dataplane_answers())
     }
 
+    /// One whose control plane has this status, beside a dataplane where all is well.
+    fn that_says(name: &str, status: &ControlStatus) -> Self {
+        let control = Answers::default().ok("/v1/status", status);
+        Self::new(name).with_control(control).with_dataplane(sample::dataplane_answers())
+    }
+
     fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lbctl"));
         command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files"));
@@ -195,10 +201,7 @@ fn what_is_wrong_is_listed_with_its_remedy() {
     trouble.check("status-in-trouble", "status");
 
     let behind = ControlStatus { acknowledged: Some(6), ..sample::control() };
-    let behind = Machine::new("behind")
-        .with_control(Answers::default().ok("/v1/status", &behind))
-        .with_dataplane(sample::dataplane_answers());
-    behind.check("status-behind", "status");
+    Machine::that_says("behind", &behind).check("status-behind", "status");
 
     let master = "10.0.0.2".parse().ok();
     let conflict = "address 203.0.113.10: 02:00:00:00:00:09 on eth1 claims it, too, last at 2026-01-31T12:00:00.123Z; \
@@ -210,10 +213,7 @@ fn what_is_wrong_is_listed_with_its_remedy() {
         problems: vec![conflict.to_owned()],
         ..sample::control()
     };
-    let standby = Machine::new("standby")
-        .with_control(Answers::default().ok("/v1/status", &standby))
-        .with_dataplane(sample::dataplane_answers());
-    standby.check("status-standby", "status");
+    Machine::that_says("standby", &standby).check("status-standby", "status");
 
     let away = "cluster berlin does not answer since 2026-01-31T12:00:00.123Z, and what is served stays as it is: services: \
         connection refused; is its API server up, and is kubernetes.kubeconfig right?";
@@ -222,10 +222,7 @@ fn what_is_wrong_is_listed_with_its_remedy() {
         problems: vec![away.to_owned()],
         ..sample::control()
     };
-    let clusters = Machine::new("clusters")
-        .with_control(Answers::default().ok("/v1/status", &clusters))
-        .with_dataplane(sample::dataplane_answers());
-    clusters.check("status-clusters", "status");
+    Machine::that_says("clusters", &clusters).check("status-clusters", "status");
 
     let fresh =
         DataplaneStatus { generation: None, generation_age_s: None, ..sample::dataplane_in_trouble() };

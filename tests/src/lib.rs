@@ -22,6 +22,7 @@ pub mod ping;
 pub mod process;
 pub mod programs;
 pub mod run;
+pub mod scenarios;
 pub mod servers;
 pub mod settings;
 pub mod shares;

@@ -29,16 +29,14 @@ mod survival;
 mod table;
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use cluster::Cluster;
 use shunt_tests::error::Result;
-use shunt_tests::lifecycle;
+use shunt_tests::scenarios::{self, Scenario};
 
-/// One scenario: its name, what it shows, and the scenario itself.
-type Scenario = (&'static str, &'static str, fn(&Cluster) -> Result<()>);
+type In = fn(&Cluster) -> Result<()>;
 
-const SCENARIOS: &[Scenario] = &[
+const SCENARIOS: &[Scenario<In>] = &[
     ("dr", "clients reach pods on all nodes by DR", basics::dr),
     ("ipip", "and through tunnels", basics::ipip),
     ("nat", "and with translated addresses", basics::nat),
@@ -55,51 +53,8 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    if has("--list") {
-        SCENARIOS.iter().for_each(|(name, about, _)| println!("{name:<14} {about}"));
-        return ExitCode::SUCCESS;
-    }
-    if !has("--run") {
-        println!(
-            "SKIPPED: scenarios in a real cluster need root and `-- --run`; `make test-cluster` runs them"
-        );
-        return ExitCode::SUCCESS;
-    }
-    let filters: Vec<&str> =
-        arguments.iter().map(String::as_str).filter(|argument| !argument.starts_with('-')).collect();
-    match lifecycle::install().and_then(|()| Cluster::open()) {
-        Ok(Some(cluster)) => run(&cluster, &filters),
-        // It was said why.
-        Ok(None) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(cluster: &Cluster, filters: &[&str]) -> ExitCode {
-    let chosen = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
-    let start = Instant::now();
-    let (mut passed, mut failed) = (0, Vec::new());
-    for (name, about, scenario) in SCENARIOS.iter().filter(|(name, ..)| chosen(name)) {
-        println!("\n== {name}: {about}");
-        let begin = Instant::now();
-        match scenario(cluster) {
-            Ok(()) => {
-                passed += 1;
-                println!("   ok in {:.1} s", begin.elapsed().as_secs_f64());
-            }
-            Err(error) => {
-                failed.push(*name);
-                println!("   FAILED in {:.1} s: {error}", begin.elapsed().as_secs_f64());
-                cluster.show_logs();
-            }
-        }
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    println!("\ncluster: {passed} passed, {} failed, {seconds:.0} s {}", failed.len(), failed.join(" "));
-    if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let skipped = "scenarios in a real cluster need root and `-- --run`; `make test-cluster` runs them";
+    scenarios::main("cluster", skipped, SCENARIOS, Cluster::open, |scenario, cluster| {
+        scenario(cluster).inspect_err(|_| cluster.show_logs())
+    })
 }

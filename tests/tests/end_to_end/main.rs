@@ -48,15 +48,13 @@ mod unlisted;
 mod vlan;
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use shunt_tests::error::Result;
-use shunt_tests::lifecycle;
+use shunt_tests::scenarios::{self, Scenario};
 
-/// One scenario: its name, what it shows, and the scenario itself.
-type Scenario = (&'static str, &'static str, fn() -> Result<()>);
+type Alone = fn() -> Result<()>;
 
-const SCENARIOS: &[Scenario] = &[
+const SCENARIOS: &[Scenario<Alone>] = &[
     ("balance", "2,000 requests per mode and family, all answered, spread by weight", balance::run),
     ("one_arm", "clients and backends on one NIC", one_arm::run),
     ("modes", "generic, copy, busy polling, xsk-rs and small rings", modes::run),
@@ -93,34 +91,6 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 fn main() -> ExitCode {
-    if !std::env::args().any(|argument| argument == "--run") {
-        println!("SKIPPED: the end-to-end scenarios need root and `-- --run`; `make test` runs them");
-        return ExitCode::SUCCESS;
-    }
-    let filters: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let chosen =
-        |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
-    if let Err(error) = lifecycle::install() {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
-    }
-    let start = Instant::now();
-    let (mut passed, mut failed) = (0, Vec::new());
-    for (name, about, scenario) in SCENARIOS.iter().filter(|(name, ..)| chosen(name)) {
-        println!("\n== {name}: {about}");
-        let begin = Instant::now();
-        match scenario() {
-            Ok(()) => {
-                passed += 1;
-                println!("   ok in {:.1} s", begin.elapsed().as_secs_f64());
-            }
-            Err(error) => {
-                failed.push(*name);
-                println!("   FAILED in {:.1} s: {error}", begin.elapsed().as_secs_f64());
-            }
-        }
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    println!("\nend to end: {passed} passed, {} failed, {seconds:.0} s {}", failed.len(), failed.join(" "));
-    if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let skipped = "the end-to-end scenarios need root and `-- --run`; `make test` runs them";
+    scenarios::main("end to end", skipped, SCENARIOS, || Ok(Some(())), |scenario, ()| scenario())
 }
