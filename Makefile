@@ -18,7 +18,7 @@ demo: bootstrap build ## watch real connections go through Shunt, in network nam
 # profile too would take longer, not less long: it has `panic = "abort"`, under which no test can be built,
 # so cargo would compile every dependency a second time, optimised. On two cores from nothing: programs
 # under four minutes, tests 1.6 minutes in the dev profile and more than six in the release profile.
-test: bootstrap lint build gate measure end-to-end loom miri fuzz ## everything that must hold before a change lands
+test: bootstrap lint build gate measure end-to-end test-cluster loom miri fuzz ## everything that must hold before a change lands
 	@echo "make test: passed"
 
 check: ## the quick loop: format, lints, unit tests
@@ -53,8 +53,7 @@ e2e-baseline: ## upstream's LoadBalancer specs with the reference provider, to c
 
 clean: ## remove what was built and what an interrupted run left behind
 	@if [ -x target/release/shunt-demo ]; then target/release/shunt-demo --clean; fi
-	@P=shunt-e2e tests/cluster/down.sh
-	@P=shunt-test tests/cluster/down.sh
+	@for name in shunt-e2e shunt-test shunt-test-own shunt-test-dual; do P=$$name tests/cluster/down.sh; done
 	@cargo clean
 
 bootstrap:

@@ -1,7 +1,7 @@
 #!/bin/bash
-# test.sh: what `make test-cluster` runs: upstream's specs but for the two rolling updates, which take 15 minutes each, and
-# beside them, in clusters of their own because specs mostly wait, Shunt's own scenarios. All clusters are taken down
-# afterwards (KEEP=1 leaves them up).
+# test.sh: what `make test-cluster` runs: what is deployed to clusters, upstream's specs but for the two rolling updates,
+# which take 15 minutes each, and beside them, in clusters of their own because specs mostly wait, Shunt's own scenarios.
+# All clusters are taken down afterwards (KEEP=1 leaves them up).
 set -euo pipefail
 : "${P:=shunt-test}" "${NODES:=2}"
 export P NODES
@@ -25,8 +25,11 @@ finish() {
     end_own_cluster "$code"
 }
 
+"$here/node-script.sh"
 own_cluster
+"$here/helm.sh"
 "$here/shunt.sh"
+"$here/pools.sh"
 "$here/build.sh" e2e.test
 setsid "$here/run.sh" LoadBalancers --ginkgo.skip='rolling update' >"$RUN/specs.log" 2>&1 &
 specs=$!
