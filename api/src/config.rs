@@ -19,6 +19,7 @@ pub mod manifest;
 mod nat;
 mod pool;
 mod service;
+mod taken;
 mod value;
 
 use std::fs::File;
@@ -37,6 +38,7 @@ pub use key_file::{KeyFile, read_fleet_key};
 pub use kubernetes::{IpMode, Kubernetes, Lease};
 use machine::Dataplane;
 use serde::{Deserialize, Serialize};
+pub use taken::Taken;
 
 use crate::snapshot::{DataplaneSettings, Mode, Nat, Nic, PortMapping, Timeouts, Tunnel, UnlistedPorts};
 use crate::status::ConfigProblem;
