@@ -2,7 +2,6 @@
 //! file; one that is wrong is left out and told of, and the others stay.
 
 mod tell;
-mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use shunt_api::config::manifest;
 
 use super::shunt_pool::ShuntPool;
 pub use tell::Teller;
-pub use watch::{Watched, watched};
 
 /// What became of the pools of a cluster.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 
 mod faults;
 mod order;
+mod pools;
 mod watching;
 
 use std::collections::BTreeMap;
