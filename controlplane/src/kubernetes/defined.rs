@@ -17,14 +17,17 @@ pub use tell::Teller;
 pub struct Judged {
     /// Those to give addresses from: the file's, and the cluster's that are right.
     pub pools: Vec<AddressPool>,
-    /// Each of the cluster's, and what is wrong with it.
-    pub verdicts: Vec<(Arc<ShuntPool>, Option<String>)>,
+    /// Of each of the cluster's.
+    pub verdicts: Vec<Verdict>,
 }
+
+/// A pool of the cluster, and what is wrong with it.
+pub type Verdict = (Arc<ShuntPool>, Option<String>);
 
 impl Judged {
     /// Judges anew if a pool is another one than before.
     pub fn update(&mut self, file: &[AddressPool], found: Vec<Arc<ShuntPool>>) {
-        let same = |before: &(Arc<ShuntPool>, _), now: &Arc<ShuntPool>| Arc::ptr_eq(&before.0, now);
+        let same = |before: &Verdict, now: &Arc<ShuntPool>| Arc::ptr_eq(&before.0, now);
         let found = in_order(found);
         let is_same = self.verdicts.len() == found.len()
             && self.verdicts.iter().zip(&found).all(|(before, now)| same(before, now));

@@ -140,7 +140,7 @@ impl Provider {
         let terms = Terms::new(outlets.seat.clone());
         Self {
             reporter: Reporter::new(class.clone(), nat_ip_mode),
-            teller: Teller::new(client.clone()),
+            teller: Teller::new(client.clone(), terms.gate()),
             writer: Writer::new(client.clone(), class.name.clone(), terms.gate()),
             client,
             terms,
@@ -269,6 +269,7 @@ impl Provider {
             Turn::Begun => {
                 let class = self.class.clone();
                 self.writer = Writer::new(self.client.clone(), class.name.clone(), self.terms.gate());
+                self.teller = Teller::new(self.client.clone(), self.terms.gate());
                 self.reporter = Reporter::new(class, self.cluster.nat_ip_mode);
                 self.ipam = Ipam::default();
             }
@@ -375,7 +376,8 @@ impl Provider {
         }
         let overdue = self.waiting_since.map(|since| since + OVERDUE).filter(|at| *at > now());
         let untold = self.untold_since.map(|since| since + TELL_WITHIN);
-        self.writer.next_try().into_iter().chain(overdue).chain(untold).min()
+        let tries = self.writer.next_try().into_iter().chain(self.teller.next_try());
+        tries.chain(overdue).chain(untold).min()
     }
 
     fn tell_contact(&self) {
