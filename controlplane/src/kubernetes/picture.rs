@@ -39,6 +39,11 @@ impl Contact {
         (!problems.is_empty()).then(|| problems.join("; "))
     }
 
+    /// Whether something is wrong that was not before, or otherwise.
+    pub fn is_worse_than(&self, before: &Self) -> bool {
+        self.problems.iter().any(|(kind, problem)| before.problems.get(kind) != Some(problem))
+    }
+
     /// What is wrong with a kind from now on, if anything. Whether that is news.
     fn tell(&mut self, kind: &'static str, problem: Option<String>) -> bool {
         match problem {

@@ -183,8 +183,8 @@ impl Provider {
                 Ok(()) = served.changed(), if complete => true,
                 Ok(()) = left_out.changed(), if complete => true,
                 Ok(()) = contacts.changed() => {
-                    self.contact = contacts.borrow_and_update().clone();
-                    self.tell_contact();
+                    let before = std::mem::replace(&mut self.contact, contacts.borrow_and_update().clone());
+                    self.tell_contact(&before);
                     false
                 }
                 Some((job, written)) = self.writer.ended() => self.take_note(&job, written),
@@ -380,13 +380,17 @@ impl Provider {
         tries.chain(overdue).chain(untold).min()
     }
 
-    fn tell_contact(&self) {
-        let reason = self.contact.reason();
-        let (level, text) = match reason.is_none() {
-            true => (Level::INFO, "answers again"),
-            false => (Level::WARN, "does not answer; what is served stays as it is"),
-        };
+    fn tell_contact(&self, before: &Contact) {
         self.outlets.show_contact(&self.contact);
+        let reason = self.contact.reason();
+        let (level, text) = match &reason {
+            None if before.reason().is_some() => (Level::INFO, "answers again"),
+            Some(_) if self.contact.is_worse_than(before) => {
+                (Level::WARN, "does not answer; what is served stays as it is")
+            }
+            // Over before anybody looked, or over in part.
+            _ => return,
+        };
         tell(&self.outlets.journal, &self.cluster, level, text, reason);
     }
 }

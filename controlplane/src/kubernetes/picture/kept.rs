@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
+use http::Request;
+use kube::client::Body;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, reflector::store::Writer};
@@ -64,7 +66,12 @@ where
     let (store, writer) = reflector::store();
     // Lists are the most recent there are: an older one may lack the status that says who has an address.
     let config = watcher::Config::default().timeout(WATCH_TIMEOUT_S);
-    let events = begun_again(Api::<K>::all(client.clone()), config).default_backoff();
+    let begun = {
+        let contact = Arc::clone(contact);
+        move || say(&contact, kind, None)
+    };
+    let api = Api::<K>::all(telling(client, begun));
+    let events = begun_again(api, config).default_backoff();
     // They are most of an object, and of no use here.
     let events = events.modify(|object| object.managed_fields_mut().clear());
     let (changed, contact) = (Arc::clone(changed), Arc::clone(contact));
@@ -78,6 +85,8 @@ where
                     keeper.take_none();
                     tokio::time::sleep(UNKNOWN_PAUSE).await;
                 }
+                // The API answers, and the list that follows tells all.
+                Err(error) if is_too_old(&error) => {}
                 Err(error) => keeper.tell(Some(error.to_string())),
             }
         }
@@ -111,10 +120,13 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Keeper<K> {
     }
 
     fn tell(&self, problem: Option<String>) {
-        let kind = self.kind;
-        let problem = problem.map(|problem| format!("{kind}: {problem}"));
-        self.contact.send_if_modified(|contact| contact.tell(kind, problem));
+        say(&self.contact, self.kind, problem);
     }
+}
+
+fn say(contact: &watch::Sender<Contact>, kind: &'static str, problem: Option<String>) {
+    let problem = problem.map(|problem| format!("{kind}: {problem}"));
+    contact.send_if_modified(|contact| contact.tell(kind, problem));
 }
 
 /// A watcher that is begun anew, with a list, when the API refuses to watch from where it was. (It does so by itself when
@@ -135,6 +147,34 @@ where
         }
         Some((event, (events, begin)))
     })
+}
+
+/// A client that says when a watch has begun. The watcher does not, and after an outage in which nothing changed there may
+/// be no event for days.
+fn telling(client: &Client, begun: impl Fn() + Clone + Send + 'static) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let client = client.clone();
+    let send = move |request: Request<Body>| {
+        let (client, begun) = (client.clone(), begun.clone());
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        async move {
+            let answer = client.send(request).await;
+            if is_watch && answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                begun();
+            }
+            answer
+        }
+    };
+    Client::new(tower::service_fn(send), namespace)
+}
+
+/// What was seen last is too old to watch from, by an event or by the answer.
+fn is_too_old(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchError(status) => status.code == GONE,
+        watcher::Error::WatchStartFailed(_) => code(error) == Some(GONE),
+        _ => false,
+    }
 }
 
 /// Of the answer to a list or to the beginning of a watch.

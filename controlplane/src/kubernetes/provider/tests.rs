@@ -28,6 +28,7 @@ const VIP: &str = "203.0.113.0";
 struct Rig {
     api: Api,
     wanted: watch::Receiver<Option<Wanted>>,
+    shown: watch::Receiver<Seen>,
     served: watch::Sender<Option<Arc<Snapshot>>>,
     journal: Journal,
     provider: JoinHandle<()>,
@@ -66,12 +67,13 @@ impl Rig {
 
     fn seated(api: &Api, client: Client, seat: watch::Receiver<Seat>) -> Self {
         let (sender, wanted) = watch::channel(None);
+        let (seen, shown) = watch::channel(Seen::default());
         let (served, of_dataplane) = watch::channel(None);
         let (left_out, of_control) = watch::channel(Arc::default());
         let journal = Journal::default();
         let outlets = Outlets {
             wanted: sender,
-            seen: watch::Sender::default(),
+            seen,
             served: of_dataplane,
             left_out: of_control,
             nat_families: BTreeSet::new(),
@@ -79,7 +81,7 @@ impl Rig {
             journal: journal.clone(),
         };
         let provider = tokio::spawn(serve(file().kubernetes.remove(0), client, outlets));
-        Self { api: api.clone(), wanted, served, journal, provider, seat: None, _left_out: left_out }
+        Self { api: api.clone(), wanted, shown, served, journal, provider, seat: None, _left_out: left_out }
     }
 
     /// With Service `shop/web`, served and told of.
@@ -131,6 +133,11 @@ impl Rig {
         let service = wanted.services.iter().find(|of| of.name == service).expect("it is wanted");
         let backends = wanted.pools[service.pool].backends.iter().filter(|backend| backend.weight > 0);
         backends.map(|backend| backend.name.clone()).collect()
+    }
+
+    /// Why the API does not answer, as people are shown it.
+    fn away(&self) -> Option<String> {
+        self.shown.borrow().away.as_ref().map(|away| away.reason.clone())
     }
 
     /// How often people were told something.
