@@ -2,7 +2,6 @@
 //! file; one that is wrong is left out and told of, and the others stay.
 
 mod tell;
-mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,21 +11,23 @@ use shunt_api::config::manifest;
 
 use super::shunt_pool::ShuntPool;
 pub use tell::Teller;
-pub use watch::{Watched, watched};
 
 /// What became of the pools of a cluster.
 #[derive(Debug, Default)]
 pub struct Judged {
     /// Those to give addresses from: the file's, and the cluster's that are right.
     pub pools: Vec<AddressPool>,
-    /// Each of the cluster's, and what is wrong with it.
-    pub verdicts: Vec<(Arc<ShuntPool>, Option<String>)>,
+    /// Of each of the cluster's.
+    pub verdicts: Vec<Verdict>,
 }
+
+/// A pool of the cluster, and what is wrong with it.
+pub type Verdict = (Arc<ShuntPool>, Option<String>);
 
 impl Judged {
     /// Judges anew if a pool is another one than before.
     pub fn update(&mut self, file: &[AddressPool], found: Vec<Arc<ShuntPool>>) {
-        let same = |before: &(Arc<ShuntPool>, _), now: &Arc<ShuntPool>| Arc::ptr_eq(&before.0, now);
+        let same = |before: &Verdict, now: &Arc<ShuntPool>| Arc::ptr_eq(&before.0, now);
         let found = in_order(found);
         let is_same = self.verdicts.len() == found.len()
             && self.verdicts.iter().zip(&found).all(|(before, now)| same(before, now));

@@ -36,7 +36,8 @@ struct State {
     history: Vec<(u64, String, &'static str, Value)>,
     /// Watches from before are told 410 Gone.
     oldest: u64,
-    writes: Vec<String>,
+    /// By whom, and what.
+    writes: Vec<(&'static str, String)>,
     /// Most writes that were under way at once, and those that are.
     writing: (usize, usize),
     /// What is wrong, by request; the last rule is the first to be asked.
@@ -56,6 +57,8 @@ type Rule = Arc<dyn Fn(&Request) -> Option<Fault> + Send + Sync>;
 /// A request, as rules see it.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
+    /// Whose client sent it.
+    pub from: &'static str,
     /// `list`, `watch`, `get`, `create`, `patch` (also of a status), `update` or `delete`.
     pub verb: &'static str,
     /// As in paths: `services`.
@@ -96,8 +99,13 @@ pub enum Broken {
 impl Api {
     /// A client of it.
     pub fn client(&self) -> Client {
+        self.client_of("")
+    }
+
+    /// A client of it that rules can tell from others.
+    pub fn client_of(&self, from: &'static str) -> Client {
         let api = self.clone();
-        Client::new(tower::service_fn(move |request| api.clone().serve(request)), "default")
+        Client::new(tower::service_fn(move |request| api.clone().serve(from, request)), "default")
     }
 
     /// Puts an object there, new or changed; its kind is as in paths.
@@ -128,8 +136,13 @@ impl Api {
         self.state().objects.get(&(kind.to_owned(), key.to_owned())).cloned()
     }
 
-    /// What was written since this was last asked, in words, with the code of what was refused.
+    /// What was written since this was last asked, in words, with the code of what was refused; Leases apart.
     pub fn writes(&self) -> Vec<String> {
+        self.writes_by_client().into_iter().map(|(_, write)| write).collect()
+    }
+
+    /// The same with whose client wrote it.
+    pub fn writes_by_client(&self) -> Vec<(&'static str, String)> {
         std::mem::take(&mut self.state().writes)
     }
 
@@ -153,6 +166,12 @@ impl Api {
     /// Nobody listens any more, until [`Self::mend`].
     pub fn go_away(&self) {
         self.rule(|_| Some(Fault::Refused));
+        self.break_watches(Broken::MidLine);
+    }
+
+    /// Nobody listens to one client any more, until [`Self::mend`].
+    pub fn cut_off(&self, from: &'static str) {
+        self.rule(move |request| (request.from == from).then_some(Fault::Refused));
         self.break_watches(Broken::MidLine);
     }
 

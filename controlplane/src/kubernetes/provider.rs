@@ -140,7 +140,7 @@ impl Provider {
         let terms = Terms::new(outlets.seat.clone());
         Self {
             reporter: Reporter::new(class.clone(), nat_ip_mode),
-            teller: Teller::new(client.clone()),
+            teller: Teller::new(client.clone(), terms.gate()),
             writer: Writer::new(client.clone(), class.name.clone(), terms.gate()),
             client,
             terms,
@@ -183,8 +183,8 @@ impl Provider {
                 Ok(()) = served.changed(), if complete => true,
                 Ok(()) = left_out.changed(), if complete => true,
                 Ok(()) = contacts.changed() => {
-                    self.contact = contacts.borrow_and_update().clone();
-                    self.tell_contact();
+                    let before = std::mem::replace(&mut self.contact, contacts.borrow_and_update().clone());
+                    self.tell_contact(&before);
                     false
                 }
                 Some((job, written)) = self.writer.ended() => self.take_note(&job, written),
@@ -269,6 +269,7 @@ impl Provider {
             Turn::Begun => {
                 let class = self.class.clone();
                 self.writer = Writer::new(self.client.clone(), class.name.clone(), self.terms.gate());
+                self.teller = Teller::new(self.client.clone(), self.terms.gate());
                 self.reporter = Reporter::new(class, self.cluster.nat_ip_mode);
                 self.ipam = Ipam::default();
             }
@@ -375,16 +376,21 @@ impl Provider {
         }
         let overdue = self.waiting_since.map(|since| since + OVERDUE).filter(|at| *at > now());
         let untold = self.untold_since.map(|since| since + TELL_WITHIN);
-        self.writer.next_try().into_iter().chain(overdue).chain(untold).min()
+        let tries = self.writer.next_try().into_iter().chain(self.teller.next_try());
+        tries.chain(overdue).chain(untold).min()
     }
 
-    fn tell_contact(&self) {
-        let reason = self.contact.reason();
-        let (level, text) = match reason.is_none() {
-            true => (Level::INFO, "answers again"),
-            false => (Level::WARN, "does not answer; what is served stays as it is"),
-        };
+    fn tell_contact(&self, before: &Contact) {
         self.outlets.show_contact(&self.contact);
+        let reason = self.contact.reason();
+        let (level, text) = match &reason {
+            None if before.reason().is_some() => (Level::INFO, "answers again"),
+            Some(_) if self.contact.is_worse_than(before) => {
+                (Level::WARN, "does not answer; what is served stays as it is")
+            }
+            // Over before anybody looked, or over in part.
+            _ => return,
+        };
         tell(&self.outlets.journal, &self.cluster, level, text, reason);
     }
 }

@@ -55,6 +55,11 @@ pub enum Turn {
 }
 
 impl Gate {
+    /// Of a box that stands so.
+    pub fn new(seat: watch::Receiver<Seat>) -> Self {
+        Self(seat)
+    }
+
     /// Whether something may be written now.
     pub fn is_open(&self) -> bool {
         self.0.borrow().standing.leads(now()).is_some()
@@ -69,7 +74,7 @@ impl Terms {
 
     /// Open in any term.
     pub fn gate(&self) -> Gate {
-        Gate(self.seat.clone())
+        Gate::new(self.seat.clone())
     }
 
     /// Returns at the next turn.

@@ -214,8 +214,7 @@ impl Hand {
             if !self.gate.is_open() {
                 return Err((at, None));
             }
-            let done = timeout(ANSWER_WITHIN, self.one(job, action)).await;
-            let done = done.unwrap_or_else(|_| Err(no_answer()));
+            let done = answered(self.one(job, action)).await;
             done.map_err(|error| (at, Some(Box::new(error))))?;
         }
         Ok(())
@@ -282,8 +281,10 @@ pub async fn publish(client: &Client, event: &Event, about: &ObjectReference) ->
     Recorder::new(client.clone(), reporter).publish(event, about).await
 }
 
-fn no_answer() -> Error {
-    Error::Service(format!("no answer within {ANSWER_WITHIN:?}").into())
+/// What came of a write; without an answer in time it has failed.
+pub async fn answered<T>(write: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let no_answer = |_| Err(Error::Service(format!("no answer within {ANSWER_WITHIN:?}").into()));
+    timeout(ANSWER_WITHIN, write).await.unwrap_or_else(no_answer)
 }
 
 fn is_owned(error: &Error) -> bool {

@@ -1,5 +1,5 @@
-//! Tells the cluster what became of its pools: a condition `Accepted`, and an event when a pool is refused. The
-//! condition is the record of what was told, so that a restart repeats nothing.
+//! Tells the cluster what became of its pools: a condition `Accepted`, and then an event if a pool is refused. The
+//! condition is the record of what was told, so that a restart repeats nothing. Only the leader tells anything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,8 +12,11 @@ use kube::runtime::events::{Event, EventType};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
+use super::Verdict;
 use crate::kubernetes::shunt_pool::ShuntPool;
-use crate::kubernetes::write::publish;
+use crate::kubernetes::term::Gate;
+use crate::kubernetes::write::{answered, publish};
+use crate::until::now;
 
 /// The one condition.
 const ACCEPTED: &str = "Accepted";
@@ -23,26 +26,33 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// Tells one cluster.
 pub struct Teller {
     client: Client,
+    gate: Gate,
     /// By uid: what was told last, and when.
     told: HashMap<String, (Option<String>, Instant)>,
 }
 
 impl Teller {
-    /// Nothing was told yet.
-    pub fn new(client: Client) -> Self {
-        Self { client, told: HashMap::new() }
+    /// Nothing was told yet, and nothing is while the gate is shut.
+    pub fn new(client: Client, gate: Gate) -> Self {
+        Self { client, gate, told: HashMap::new() }
+    }
+
+    /// When to look whether what was told shows.
+    pub fn next_try(&self) -> Option<Instant> {
+        self.told.values().map(|(_, at)| *at + PAUSE).min()
     }
 
     /// Tells what does not show yet, without waiting for it.
-    pub fn tell(&mut self, verdicts: &[(Arc<ShuntPool>, Option<String>)]) {
-        let now = Instant::now();
-        self.told.retain(|_, (_, at)| now.duration_since(*at) < PAUSE);
+    pub fn tell(&mut self, verdicts: &[Verdict]) {
+        let now = now();
+        self.told.retain(|_, (_, at)| now < *at + PAUSE);
         for (pool, problem) in verdicts {
             let uid = pool.metadata.uid.clone().unwrap_or_default();
             let is_told = self.told.get(&uid).is_some_and(|(told, _)| told == problem);
             if !is_told && !shows(pool, problem.as_deref()) {
                 self.told.insert(uid, (problem.clone(), now));
-                tokio::spawn(write(self.client.clone(), Arc::clone(pool), problem.clone()));
+                let (client, gate) = (self.client.clone(), self.gate.clone());
+                tokio::spawn(write(client, gate, Arc::clone(pool), problem.clone()));
             }
         }
     }
@@ -86,32 +96,106 @@ fn body(pool: &ShuntPool, problem: Option<&str>, now: Timestamp) -> Value {
     })
 }
 
-async fn write(client: Client, pool: Arc<ShuntPool>, problem: Option<String>) {
+async fn write(client: Client, gate: Gate, pool: Arc<ShuntPool>, problem: Option<String>) {
+    if !gate.is_open() {
+        return;
+    }
     let name = pool.metadata.name.clone().unwrap_or_default();
     if let Some(problem) = &problem {
         tracing::warn!("ShuntPool {name} is left out: {problem}");
-        let event = Event {
-            type_: EventType::Warning,
-            reason: "InvalidPool".into(),
-            note: Some(problem.clone()),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
-        if let Err(error) = publish(&client, &event, &pool.object_ref(&())).await {
-            tracing::warn!("event of ShuntPool {name}: {error}");
-        }
     }
-    let api: Api<ShuntPool> = Api::all(client);
-    let body = body(&pool, problem.as_deref(), Timestamp::now());
-    let applied = api.patch_status(&name, &PatchParams::apply("shunt").force(), &Patch::Apply(body)).await;
-    if let Err(error) = applied {
+    let api: Api<ShuntPool> = Api::all(client.clone());
+    let (params, body) =
+        (PatchParams::apply("shunt").force(), body(&pool, problem.as_deref(), Timestamp::now()));
+    let body = Patch::Apply(body);
+    if let Err(error) = answered(api.patch_status(&name, &params, &body)).await {
         tracing::warn!("status of ShuntPool {name}: {error}; trying again in {PAUSE:?}");
+        return;
+    }
+    let Some(problem) = problem.filter(|_| gate.is_open()) else { return };
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "InvalidPool".into(),
+        note: Some(problem),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    if let Err(error) = answered(publish(&client, &event, &pool.object_ref(&()))).await {
+        tracing::warn!("event of ShuntPool {name}: {error}");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::kubernetes::double::objects::pool;
+    use crate::kubernetes::double::{Api as Double, Fault};
+    use crate::kubernetes::election::{Seat, Standing};
+
+    fn leads() -> Seat {
+        let until = now() + Duration::from_hours(1);
+        Seat { standing: Standing::Leads { term: 1, until }, trouble: None }
+    }
+
+    /// A teller, how its box stands, and a pool that is refused.
+    fn rig() -> (Double, Teller, watch::Sender<Seat>, Vec<Verdict>) {
+        let api = Double::default();
+        api.put("shuntpools", pool("p", "192.0.2.0/24"));
+        let object = serde_json::from_value(api.object("shuntpools", "p").unwrap()).unwrap();
+        let (seat, seated) = watch::channel(Seat::default());
+        let teller = Teller::new(api.client(), Gate::new(seated));
+        (api, teller, seat, vec![(Arc::new(object), Some("it overlaps".into()))])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_leader_tells_anything() {
+        let (api, mut teller, seat, verdicts) = rig();
+        for standing in [Standing::Unknown, Standing::Lapsed, Standing::Follows { leader: "b".into() }] {
+            seat.send_replace(Seat { standing, trouble: None });
+            teller.tell(&verdicts);
+            sleep(PAUSE).await;
+            assert_eq!(api.writes(), [""; 0]);
+        }
+        seat.send_replace(leads());
+        teller.tell(&verdicts);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(api.writes(), ["p status[]", "p (InvalidPool)"]);
+        teller.tell(&verdicts);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(api.writes(), [""; 0], "it will show");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_ceases_to_lead_begins_no_further_write() {
+        let (api, mut teller, seat, verdicts) = rig();
+        seat.send_replace(leads());
+        api.rule(|request| (request.verb == "patch").then_some(Fault::Late(Duration::from_secs(3))));
+        teller.tell(&verdicts);
+        sleep(Duration::from_secs(1)).await;
+        seat.send_replace(Seat { standing: Standing::Lapsed, trouble: None });
+        sleep(PAUSE).await;
+        assert_eq!(api.writes(), ["p status[]"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_found_no_answer_is_told_again() {
+        let (api, mut teller, seat, verdicts) = rig();
+        seat.send_replace(leads());
+        api.rule(|request| (request.verb == "patch").then_some(Fault::Silence));
+        teller.tell(&verdicts);
+        assert_eq!(teller.next_try(), Some(now() + PAUSE));
+        sleep(PAUSE).await;
+        assert_eq!(api.writes(), [""; 0], "without the record no event");
+        api.mend();
+        teller.tell(&verdicts);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(api.writes(), ["p status[]", "p (InvalidPool)"]);
+    }
 
     #[test]
     fn what_shows_is_not_told_again_and_a_time_stays_with_its_status() {

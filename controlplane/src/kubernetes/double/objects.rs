@@ -68,3 +68,12 @@ pub fn slice(service: &str, nodes: &[u8]) -> Value {
         "ports": [{ "port": 8080, "protocol": "TCP" }],
     })
 }
+
+/// A `ShuntPool` with a prefix.
+pub fn pool(name: &str, prefix: &str) -> Value {
+    json!({
+        "apiVersion": "shunt.dev/v1alpha1", "kind": "ShuntPool",
+        "metadata": { "name": name, "uid": format!("uid-{name}"), "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": { "addresses": [prefix] },
+    })
+}

@@ -125,9 +125,9 @@ pub fn in_words(request: &Request, code: u16) -> String {
     let refused = if code == 200 { String::new() } else { format!(" !{code}") };
     if kind == "events" {
         let about = &body["regarding"];
-        let [namespace, name, reason] =
-            [&about["namespace"], &about["name"], &body["reason"]].map(|v| v.as_str().unwrap());
-        return format!("{namespace}/{name} ({reason}){refused}");
+        let [name, reason] = [&about["name"], &body["reason"]].map(|v| v.as_str().unwrap());
+        let within = about["namespace"].as_str().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        return format!("{within}{name} ({reason}){refused}");
     }
     let what = match &request.subresource {
         Some(_) => {

@@ -14,8 +14,12 @@ type Answer = Result<http::Response<Body>, io::Error>;
 
 impl Api {
     /// Answers a request.
-    pub(super) async fn serve(self, request: http::Request<kube::client::Body>) -> Answer {
-        let request = read(request).await;
+    pub(super) async fn serve(
+        self,
+        from: &'static str,
+        request: http::Request<kube::client::Body>,
+    ) -> Answer {
+        let request = Request { from, ..read(request).await };
         let writes = !["list", "watch", "get"].contains(&request.verb);
         if writes {
             let writing = &mut self.state().writing;
@@ -26,7 +30,9 @@ impl Api {
         if writes {
             self.state().writing.1 -= 1;
             let code = answer.as_ref().map_or(0, |(code, _)| *code);
-            self.state().writes.push(patch::in_words(&request, code));
+            if request.kind != "leases" {
+                self.state().writes.push((from, patch::in_words(&request, code)));
+            }
         }
         let (code, body) = answer?;
         let answer = http::Response::builder().status(code).header("content-type", "application/json");
@@ -138,7 +144,7 @@ async fn read(request: http::Request<kube::client::Body>) -> Request {
         query,
         ..Request::default()
     };
-    read.name(head.uri.path());
+    let namespace = read.name(head.uri.path());
     let one = !read.key.is_empty();
     read.verb = match head.method.as_str() {
         "GET" if read.query.contains_key("watch") => "watch",
@@ -150,14 +156,18 @@ async fn read(request: http::Request<kube::client::Body>) -> Request {
         _ => "delete",
     };
     if read.verb == "create" {
+        if let Some(namespace) = namespace {
+            read.body["metadata"]["namespace"] = namespace.into();
+        }
         read.key = super::key_of(&read.body);
     }
     read
 }
 
 impl Request {
-    /// What a path names: `/api/v1` or `/apis/GROUP/VERSION`, then `namespaces/NAMESPACE` if it is in one.
-    fn name(&mut self, path: &str) {
+    /// What a path names: `/api/v1` or `/apis/GROUP/VERSION`, then `namespaces/NAMESPACE` if it is in one,
+    /// which is given back.
+    fn name(&mut self, path: &str) -> Option<String> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let parts = if parts[0] == "api" { &parts[2..] } else { &parts[3..] };
         let (namespace, parts) = match parts {
@@ -166,7 +176,9 @@ impl Request {
         };
         self.kind = parts[0].to_owned();
         self.subresource = parts.get(2).map(|&part| part.to_owned());
-        let Some(&name) = parts.get(1) else { return };
-        self.key = namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"));
+        if let Some(&name) = parts.get(1) {
+            self.key = namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"));
+        }
+        namespace.map(str::to_owned)
     }
 }

@@ -1,7 +1,9 @@
 //! The provider against a double of the API and a dataplane that does as it is told, when it is told to.
 
+mod boxes;
 mod faults;
 mod order;
+mod pools;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -26,11 +28,12 @@ const VIP: &str = "203.0.113.0";
 struct Rig {
     api: Api,
     wanted: watch::Receiver<Option<Wanted>>,
+    shown: watch::Receiver<Seen>,
     served: watch::Sender<Option<Arc<Snapshot>>>,
     journal: Journal,
     provider: JoinHandle<()>,
-    /// That of the leader.
-    _seat: watch::Sender<Seat>,
+    /// That of the leader, if none is elected.
+    seat: Option<watch::Sender<Seat>>,
     _left_out: watch::Sender<Arc<Vec<LeftOut>>>,
 }
 
@@ -53,24 +56,32 @@ fn file() -> Config {
 }
 
 impl Rig {
+    /// One that leads.
     fn start(api: &Api) -> Self {
-        let (sender, wanted) = watch::channel(None);
-        let (served, of_dataplane) = watch::channel(None);
-        let (left_out, of_control) = watch::channel(Arc::default());
         let leads = Standing::Leads { term: 1, until: now() + Duration::from_hours(24 * 365) };
         let (seat, seated) = watch::channel(Seat { standing: leads, trouble: None });
+        let mut rig = Self::seated(api, api.client(), seated);
+        rig.seat = Some(seat);
+        rig
+    }
+
+    fn seated(api: &Api, client: Client, seat: watch::Receiver<Seat>) -> Self {
+        let (sender, wanted) = watch::channel(None);
+        let (seen, shown) = watch::channel(Seen::default());
+        let (served, of_dataplane) = watch::channel(None);
+        let (left_out, of_control) = watch::channel(Arc::default());
         let journal = Journal::default();
         let outlets = Outlets {
             wanted: sender,
-            seen: watch::Sender::default(),
+            seen,
             served: of_dataplane,
             left_out: of_control,
             nat_families: BTreeSet::new(),
-            seat: seated,
+            seat,
             journal: journal.clone(),
         };
-        let provider = tokio::spawn(serve(file().kubernetes.remove(0), api.client(), outlets));
-        Self { api: api.clone(), wanted, served, journal, provider, _seat: seat, _left_out: left_out }
+        let provider = tokio::spawn(serve(file().kubernetes.remove(0), client, outlets));
+        Self { api: api.clone(), wanted, shown, served, journal, provider, seat: None, _left_out: left_out }
     }
 
     /// With Service `shop/web`, served and told of.
@@ -122,6 +133,11 @@ impl Rig {
         let service = wanted.services.iter().find(|of| of.name == service).expect("it is wanted");
         let backends = wanted.pools[service.pool].backends.iter().filter(|backend| backend.weight > 0);
         backends.map(|backend| backend.name.clone()).collect()
+    }
+
+    /// Why the API does not answer, as people are shown it.
+    fn away(&self) -> Option<String> {
+        self.shown.borrow().away.as_ref().map(|away| away.reason.clone())
     }
 
     /// How often people were told something.

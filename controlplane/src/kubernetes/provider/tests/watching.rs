@@ -63,6 +63,32 @@ async fn an_hour_without_the_api_changes_nothing_and_one_look_mends_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_api_in_which_nothing_changes_answers_again_when_all_is_watched_again() {
+    let rig = Rig::serving().await;
+    rig.api.go_away();
+    sleep(Duration::from_mins(10)).await;
+    let problems = rig.told("does not answer");
+    assert!(rig.away().unwrap().contains("services: "), "{:?}", rig.away());
+    rig.api.mend();
+    // The longest pause between two tries.
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(rig.away(), None);
+    assert_eq!(rig.told("answers again"), 1);
+    assert_eq!(rig.told("does not answer"), problems, "what is over in part is no news");
+    // That something is too old to be watched from is no problem, either.
+    for (number, as_event) in [(3, true), (4, false)] {
+        // The pauses are short again.
+        sleep(Duration::from_mins(3)).await;
+        rig.api.break_watches(Broken::Ended);
+        rig.api.put("nodes", node(number));
+        rig.api.compact(as_event);
+        rig.converge().await;
+        assert_eq!(rig.backends("shop/web").len(), usize::from(number));
+    }
+    assert_eq!(rig.told("does not answer"), problems);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_is_too_old_loses_nothing() {
     for as_event in [true, false] {
         let rig = Rig::serving().await;

@@ -1,0 +1,162 @@
+//! More than one box: one leads by the Lease, and all serve the same.
+
+use super::*;
+use crate::kubernetes::double::objects::pool;
+use crate::kubernetes::election::LEASE;
+use crate::kubernetes::election::lease::Candidate;
+
+/// What people are told when a box comes to lead.
+const LEADS: &str = "this box leads: ";
+
+/// A provider that takes part in the election.
+struct Box {
+    rig: Rig,
+    name: &'static str,
+    candidate: JoinHandle<()>,
+}
+
+impl Box {
+    fn start(api: &Api, name: &'static str) -> Self {
+        let (seat, seated) = watch::channel(Seat::default());
+        let client = api.client_of(name);
+        let mut candidate = Candidate::new(&client, file().kubernetes.remove(0).lease, name);
+        let rig = Rig::seated(api, client, seated);
+        let candidate = tokio::spawn(async move { candidate.run(&seat).await });
+        Self { rig, name, candidate }
+    }
+
+    /// Names of services that are wanted, and their addresses.
+    fn wanted(&self) -> BTreeMap<String, Vec<String>> {
+        self.rig.wanted().unwrap_or_else(|| panic!("{} knows what is wanted", self.name))
+    }
+}
+
+impl Drop for Box {
+    fn drop(&mut self) {
+        self.candidate.abort();
+    }
+}
+
+/// Two boxes, the first of which leads, with Service `shop/web` served and told of.
+async fn two() -> (Api, Box, Box) {
+    let api = api();
+    api.put("services", service("web", 1, false));
+    let first = Box::start(&api, "first");
+    sleep(MOMENT).await;
+    let second = Box::start(&api, "second");
+    converge(&first, &second).await;
+    assert_eq!(web(&api), VIP);
+    assert_eq!([&first, &second].map(|of| of.rig.told(LEADS)), [1, 0]);
+    (api, first, second)
+}
+
+/// Until nothing happens any more.
+async fn converge(first: &Box, second: &Box) {
+    for _ in 0..6 {
+        sleep(MOMENT).await;
+        [first, second].into_iter().for_each(|of| of.rig.obey());
+    }
+    sleep(MOMENT).await;
+}
+
+/// The address that the status of `shop/web` says.
+fn web(api: &Api) -> String {
+    let service = api.object("services", "shop/web").unwrap();
+    service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().unwrap_or_default().to_owned()
+}
+
+/// What one box wrote.
+fn by(writes: &[(&'static str, String)], name: &str) -> Vec<String> {
+    writes.iter().filter(|(from, _)| *from == name).map(|(_, write)| write.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_serves_what_the_leader_decides_and_writes_nothing() {
+    let (api, first, second) = two().await;
+    api.put("services", service("new", 2, false));
+    // Refused, for the file's has its addresses, and told of.
+    api.put("shuntpools", pool("late", "203.0.113.0/25"));
+    converge(&first, &second).await;
+    api.delete("services", "shop/web");
+    converge(&first, &second).await;
+    sleep(Duration::from_hours(1)).await;
+    assert_eq!(first.wanted().into_keys().collect::<Vec<_>>(), ["shop/new"]);
+    assert_eq!(second.wanted(), first.wanted());
+    let writes = api.writes_by_client();
+    for expected in ["shop/new +finalizer", "shop/web -finalizer", "late (InvalidPool)"] {
+        assert_eq!(by(&writes, "first").iter().filter(|write| *write == expected).count(), 1, "{expected}");
+    }
+    assert_eq!(by(&writes, "second"), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leads_next_keeps_all_addresses_and_does_what_was_left_undone() {
+    let (api, first, second) = two().await;
+    // One that would be given the first address if its status did not say that it has the second.
+    api.put("services", service("second", 2, false));
+    converge(&first, &second).await;
+    api.delete("services", "shop/web");
+    converge(&first, &second).await;
+    let kept = first.wanted();
+    assert_ne!(kept["shop/second"], [VIP]);
+    // The leader comes no further than the finalizer.
+    api.rule(|request| {
+        let status = request.from == "first" && request.subresource.is_some();
+        status.then_some(Fault::Status(500))
+    });
+    api.put("services", service("undone", 3, false));
+    converge(&first, &second).await;
+    let serves = first.wanted();
+    assert!(serves.contains_key("shop/undone") && second.wanted() == kept);
+
+    api.writes();
+    api.cut_off("first");
+    sleep(LEASE).await;
+    converge(&first, &second).await;
+    assert_eq!(second.rig.told(LEADS), 1);
+    api.put("services", service("later", 4, false));
+    converge(&first, &second).await;
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(first.wanted(), serves, "it forwards on");
+    let writes = api.writes_by_client();
+    let change = writes.iter().position(|(from, _)| *from == "second").unwrap();
+    assert_eq!(by(&writes[change..], "first"), [""; 0], "it tries nothing while another leads");
+    let of = |name: &str| {
+        let writes = by(&writes, "second").into_iter();
+        writes.filter_map(|write| Some(write.strip_prefix(name)?.trim().to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(of("shop/second"), [""; 0], "all of it is done");
+    let undone = format!("status[{}]", serves["shop/undone"][0]);
+    assert!(of("shop/undone").contains(&undone), "{writes:#?}");
+    assert!(!of("shop/undone").contains(&"+finalizer".to_owned()), "{writes:#?}");
+    assert!(of("shop/later").contains(&"+finalizer".to_owned()), "{writes:#?}");
+    assert_eq!(second.wanted()["shop/second"], kept["shop/second"]);
+
+    api.mend();
+    sleep(Duration::from_mins(2)).await;
+    converge(&first, &second).await;
+    assert_eq!(first.wanted(), second.wanted());
+    assert_eq!(first.wanted().len(), 3);
+    assert_eq!([&first, &second].map(|of| of.rig.told(LEADS)), [1, 1], "the second leads on");
+    assert_eq!(api.writes(), [""; 0], "nothing was left to be said");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_without_the_api_serves_on_and_catches_up() {
+    let (api, first, second) = two().await;
+    let before = second.wanted();
+    api.cut_off("second");
+    api.put("services", service("new", 2, false));
+    api.put("nodes", node(3));
+    sleep(Duration::from_hours(1)).await;
+    converge(&first, &second).await;
+    assert_eq!((first.wanted().len(), second.wanted()), (2, before));
+    api.compact(true);
+    api.mend();
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(second.wanted(), first.wanted());
+    assert_eq!(second.rig.backends("shop/new"), first.rig.backends("shop/new"));
+    assert_eq!(second.rig.backends("shop/web"), ["n1", "n2", "n3"]);
+    assert_eq!(second.rig.told(LEADS), 0);
+    assert_eq!(by(&api.writes_by_client(), "second"), [""; 0]);
+}
