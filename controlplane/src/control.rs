@@ -77,6 +77,8 @@ pub struct Control {
     /// What of the clusters contradicts the file or each other.
     left_out: watch::Sender<Arc<Vec<LeftOut>>>,
     clusters: watch::Sender<Clusters>,
+    /// What the file says.
+    config: watch::Sender<Option<Arc<Config>>>,
     /// What the dataplane last agreed to.
     served: watch::Sender<Option<Arc<Snapshot>>>,
     /// What to announce; `None` once that has ended.
@@ -128,6 +130,7 @@ impl Control {
             cluster_memory: watch::Sender::default(),
             left_out: watch::Sender::default(),
             clusters: watch::Sender::default(),
+            config: watch::Sender::default(),
             served: watch::Sender::default(),
             announce: Mutex::new(Some(Announce::default())),
             runner,
@@ -157,6 +160,11 @@ impl Control {
     /// Nothing is to be announced any more, by a control plane that stops.
     pub fn stop_announcing(&self) {
         self.announce().take();
+    }
+
+    /// What the file says.
+    pub fn config(&self) -> watch::Receiver<Option<Arc<Config>>> {
+        self.config.subscribe()
     }
 
     /// The clusters to serve.
@@ -221,6 +229,7 @@ impl Control {
         let is_configured = |name: &Name| clusters.0.iter().any(|cluster| cluster.name == *name);
         model.wants.keep_only(is_configured);
         model.seen.retain(|name, _| is_configured(name));
+        self.config.send_replace(Some(Arc::clone(&desired.config)));
         model.file = Some(*desired);
         self.clusters.send_if_modified(|before| replace(before, clusters));
         let changed = self.load(&mut model);

@@ -110,6 +110,7 @@ async fn one(
         seen,
         served: control.served(),
         left_out: control.left_out(),
+        config: control.config(),
         nat_families,
         seat: seated,
         journal: control.journal().clone(),

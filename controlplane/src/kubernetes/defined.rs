@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use shunt_api::address_pool::AddressPool;
-use shunt_api::config::manifest;
+use shunt_api::config::{Taken, manifest};
 
 use super::shunt_pool::ShuntPool;
 pub use tell::Teller;
@@ -25,14 +25,14 @@ pub struct Judged {
 pub type Verdict = (Arc<ShuntPool>, Option<String>);
 
 impl Judged {
-    /// Judges anew if a pool is another one than before.
-    pub fn update(&mut self, file: &[AddressPool], found: Vec<Arc<ShuntPool>>) {
+    /// Judges anew if a pool is another one than before. With another file it must be done from the beginning.
+    pub fn update(&mut self, file: &[AddressPool], taken: &[Taken], found: Vec<Arc<ShuntPool>>) {
         let same = |before: &Verdict, now: &Arc<ShuntPool>| Arc::ptr_eq(&before.0, now);
         let found = in_order(found);
         let is_same = self.verdicts.len() == found.len()
             && self.verdicts.iter().zip(&found).all(|(before, now)| same(before, now));
         if !is_same || self.pools.is_empty() {
-            *self = judge(file, found);
+            *self = judge(file, taken, found);
         }
     }
 }
@@ -44,11 +44,14 @@ fn in_order(mut found: Vec<Arc<ShuntPool>>) -> Vec<Arc<ShuntPool>> {
     found
 }
 
-fn judge(file: &[AddressPool], found: Vec<Arc<ShuntPool>>) -> Judged {
+fn judge(file: &[AddressPool], taken: &[Taken], found: Vec<Arc<ShuntPool>>) -> Judged {
     let mut judged = Judged { pools: file.to_vec(), verdicts: Vec::new() };
     let files: BTreeSet<String> = file.iter().map(|pool| pool.name.clone()).collect();
     for object in found {
-        let fits = read(&object).and_then(|pool| beside(pool, &judged.pools, &files));
+        let fits = read(&object).and_then(|pool| {
+            leaves_alone(&pool, taken)?;
+            beside(pool, &judged.pools, &files)
+        });
         let problem = fits.map(|pool| judged.pools.push(pool)).err();
         judged.verdicts.push((object, problem));
     }
@@ -63,6 +66,17 @@ fn read(object: &ShuntPool) -> Result<AddressPool, String> {
     let read = manifest::read(&text, "");
     let read = read.map_err(|problem| format!("{}: {}", problem.field, problem.reason))?;
     read.pools.into_iter().next().ok_or_else(|| "it cannot be read as a pool".into())
+}
+
+fn leaves_alone(pool: &AddressPool, taken: &[Taken]) -> Result<(), String> {
+    let pairs = pool.ranges.iter().flat_map(|range| taken.iter().map(move |taken| (range, taken)));
+    let Some((range, taken)) = pairs.into_iter().find(|(range, taken)| range.overlaps(&taken.range)) else {
+        return Ok(());
+    };
+    Err(format!(
+        "{range} has addresses of {}, which the configuration file gives to another: {}; leave them out",
+        taken.range, taken.by
+    ))
 }
 
 fn beside(
@@ -120,9 +134,12 @@ mod tests {
             object("file", 10, &["192.0.2.1"]),
             object("inside", 20, &["198.51.100.7"]),
             object("host-bits", 20, &["192.0.2.1/24"]),
-            object("good", 40, &["192.0.2.0/24"]),
+            object("good", 40, &["192.0.2.0/25"]),
+            object("other", 50, &["192.0.2.126-192.0.2.129"]),
         ];
-        let judged = judge(&file, in_order(found));
+        let taken =
+            Taken { range: "192.0.2.128/25".parse().unwrap(), by: "in pool `p` of cluster `jena`".into() };
+        let judged = judge(&file, &[taken], in_order(found));
         let names: Vec<&str> = judged.pools.iter().map(|pool| pool.name.as_str()).collect();
         assert_eq!(names, ["file", "early", "good"]);
         let other = "write addresses that no other pool has";
@@ -151,6 +168,13 @@ mod tests {
                     ))
                 ),
                 ("good", None),
+                (
+                    "other",
+                    Some(
+                        "192.0.2.126-192.0.2.129 has addresses of 192.0.2.128/25, which the configuration file gives to \
+                         another: in pool `p` of cluster `jena`; leave them out"
+                    )
+                ),
             ]
         );
     }
@@ -159,15 +183,15 @@ mod tests {
     fn pools_are_judged_again_only_when_one_is_another() {
         let mut judged = Judged::default();
         let file = [AddressPool::new("file", vec!["198.51.100.0/28".parse().unwrap()])];
-        judged.update(&file, vec![]);
+        judged.update(&file, &[], vec![]);
         assert_eq!(judged.pools, file, "the file's are there from the beginning");
         let (a, b) = (object("a", 1, &["192.0.2.0/24"]), object("b", 2, &["192.0.2.0/24"]));
-        judged.update(&file, vec![Arc::clone(&b), Arc::clone(&a)]);
+        judged.update(&file, &[], vec![Arc::clone(&b), Arc::clone(&a)]);
         assert_eq!(judged.pools.len(), 2);
         judged.pools.pop();
-        judged.update(&file, vec![Arc::clone(&a), Arc::clone(&b)]);
+        judged.update(&file, &[], vec![Arc::clone(&a), Arc::clone(&b)]);
         assert_eq!(judged.pools.len(), 1, "not judged again");
-        judged.update(&file, vec![b]);
+        judged.update(&file, &[], vec![b]);
         assert_eq!(judged.pools.len(), 2, "what was taken is free");
         assert_eq!(judged.verdicts[0].1, None);
     }

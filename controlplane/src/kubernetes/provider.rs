@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kube::Client;
-use shunt_api::config::{Kubernetes, LeftOut};
+use shunt_api::config::{Config, Kubernetes, LeftOut, Taken};
 use shunt_api::snapshot::Snapshot;
 use shunt_api::status::TimeMs;
 use tokio::sync::{Notify, watch};
@@ -51,6 +51,8 @@ pub struct Outlets {
     pub served: watch::Receiver<Option<Arc<Snapshot>>>,
     /// What of all clusters cannot be served as they want it.
     pub left_out: watch::Receiver<Arc<Vec<LeftOut>>>,
+    /// The file, which has addresses, too.
+    pub config: watch::Receiver<Option<Arc<Config>>>,
     /// Families in which there are addresses for mode `nat`.
     pub nat_families: BTreeSet<Family>,
     /// How this box stands in the election.
@@ -113,6 +115,8 @@ struct Provider {
     picture: Picture,
     contact: Contact,
     outlets: Outlets,
+    /// What the file gives to whom but this cluster's pools.
+    taken: Vec<Taken>,
     /// The file's pools and those of the cluster.
     defined: Judged,
     teller: Teller,
@@ -150,6 +154,7 @@ impl Provider {
             picture,
             contact: Contact::default(),
             outlets,
+            taken: Vec::new(),
             defined: Judged::default(),
             ipam: Ipam::default(),
             waiting_since: None,
@@ -159,6 +164,8 @@ impl Provider {
 
     async fn run(mut self, changed: &Notify, mut contacts: watch::Receiver<Contact>) {
         let (mut served, mut left_out) = (self.outlets.served.clone(), self.outlets.left_out.clone());
+        let mut config = self.outlets.config.clone();
+        config.mark_changed();
         let mut complete = false;
         // When to look next, and the earliest time for it.
         let (mut due, mut rested) = (None, now());
@@ -182,6 +189,10 @@ impl Provider {
                 // Fails only if the control plane is gone, and this with it.
                 Ok(()) = served.changed(), if complete => true,
                 Ok(()) = left_out.changed(), if complete => true,
+                Ok(()) = config.changed() => {
+                    self.take_file(config.borrow_and_update().as_deref());
+                    complete
+                }
                 Ok(()) = contacts.changed() => {
                     let before = std::mem::replace(&mut self.contact, contacts.borrow_and_update().clone());
                     self.tell_contact(&before);
@@ -203,13 +214,19 @@ impl Provider {
         }
     }
 
+    fn take_file(&mut self, config: Option<&Config>) {
+        self.taken =
+            config.map(|config| config.taken_beside(self.cluster.name.as_deref())).unwrap_or_default();
+        self.defined = Judged::default();
+    }
+
     /// Looks at everything, and does what follows.
     async fn look(&mut self) {
         let facts = self.picture.facts();
         let ours = facts.services.iter().filter(|(_, service)| may_be_served(service, &self.class));
         let ours: Vec<&ServiceKey> = ours.map(|(key, _)| key).collect();
         let role = self.terms.role();
-        self.defined.update(&self.cluster.pools, self.picture.pools());
+        self.defined.update(&self.cluster.pools, &self.taken, self.picture.pools());
         let allocations = self.allocate(role, &facts, ours);
         let addresses: Addresses =
             allocations.iter().map(|(key, of)| (key.clone(), of.addresses.clone())).collect();

@@ -13,7 +13,8 @@ use futures_util::{Stream, StreamExt, stream};
 use http::Request;
 use kube::client::Body;
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::runtime::{WatchStreamExt, reflector::store::Writer};
 use kube::{Api, Client, Error, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -29,6 +30,8 @@ const UNKNOWN_PAUSE: Duration = Duration::from_secs(10);
 const NOT_FOUND: u16 = 404;
 /// The API cannot tell what has changed since then.
 const GONE: u16 = 410;
+/// Longest pause after a failure. Clusters have many clients, but few boxes.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Whether a cluster has to know a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +74,7 @@ where
         move || say(&contact, kind, None)
     };
     let api = Api::<K>::all(telling(client, begun));
-    let events = begun_again(api, config).default_backoff();
+    let events = begun_again(api, config).backoff(Pauses::default());
     // They are most of an object, and of no use here.
     let events = events.modify(|object| object.managed_fields_mut().clear());
     let (changed, contact) = (Arc::clone(changed), Arc::clone(contact));
@@ -92,6 +95,25 @@ where
         }
     };
     (store, work)
+}
+
+/// Those of the library, which grow to half a minute, but none longer than [`PAUSE_MAX`]: after an outage people wait for
+/// what they changed meanwhile.
+#[derive(Default)]
+struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(PAUSE_MAX))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> Keeper<K> {

@@ -30,6 +30,7 @@ struct Rig {
     wanted: watch::Receiver<Option<Wanted>>,
     shown: watch::Receiver<Seen>,
     served: watch::Sender<Option<Arc<Snapshot>>>,
+    config: watch::Sender<Option<Arc<Config>>>,
     journal: Journal,
     provider: JoinHandle<()>,
     /// That of the leader, if none is elected.
@@ -70,18 +71,30 @@ impl Rig {
         let (seen, shown) = watch::channel(Seen::default());
         let (served, of_dataplane) = watch::channel(None);
         let (left_out, of_control) = watch::channel(Arc::default());
+        let (config, of_file) = watch::channel(Some(Arc::new(file())));
         let journal = Journal::default();
         let outlets = Outlets {
             wanted: sender,
             seen,
             served: of_dataplane,
             left_out: of_control,
+            config: of_file,
             nat_families: BTreeSet::new(),
             seat,
             journal: journal.clone(),
         };
         let provider = tokio::spawn(serve(file().kubernetes.remove(0), client, outlets));
-        Self { api: api.clone(), wanted, shown, served, journal, provider, seat: None, _left_out: left_out }
+        Self {
+            api: api.clone(),
+            wanted,
+            shown,
+            served,
+            config,
+            journal,
+            provider,
+            seat: None,
+            _left_out: left_out,
+        }
     }
 
     /// With Service `shop/web`, served and told of.
@@ -164,6 +177,7 @@ fn an_absence_is_shown_by_whichever_notices_it() {
         seen,
         served: watch::channel(None).1,
         left_out: watch::channel(Arc::default()).1,
+        config: watch::channel(None).1,
         nat_families: BTreeSet::new(),
         seat: watch::channel(Seat::default()).1,
         journal: Journal::default(),

@@ -89,3 +89,32 @@ async fn pools_stay_when_the_kind_is_gone_and_nobody_said_that_they_are() {
     assert_eq!(shown(&rig, "shop/own"), None);
     assert_eq!(rig.told("does not answer"), problems, "it has none, and that is all");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_file_gives_to_others_no_pool_of_the_cluster_has() {
+    let rig = Rig::serving().await;
+    rig.api.put("shuntpools", pool("own", "198.51.100.0/28"));
+    rig.api.put("services", wants_own());
+    rig.converge().await;
+    assert_eq!(shown(&rig, "shop/own").as_deref(), Some(OWN_VIP));
+    let accepted = || {
+        let pool = rig.api.object("shuntpools", "own").unwrap();
+        let condition = &pool["status"]["conditions"][0];
+        (condition["status"].as_str().unwrap().to_owned(), condition["message"].as_str().unwrap().to_owned())
+    };
+    let mut other = file();
+    other.nat.sources = vec!["198.51.100.9".parse().unwrap()];
+    rig.config.send_replace(Some(Arc::new(other)));
+    rig.converge().await;
+    let (status, message) = accepted();
+    assert_eq!(status, "False");
+    let reason = "198.51.100.0/28 has addresses of 198.51.100.9, which the configuration file gives to another: in sources \
+        of [nat]; leave them out";
+    assert_eq!(message, reason);
+    assert_eq!(shown(&rig, "shop/own"), None, "as if the pool were gone");
+
+    rig.config.send_replace(Some(Arc::new(file())));
+    rig.converge().await;
+    assert_eq!(accepted().0, "True");
+    assert_eq!(shown(&rig, "shop/own").as_deref(), Some(OWN_VIP));
+}
