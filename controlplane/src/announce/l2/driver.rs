@@ -43,7 +43,7 @@ pub async fn drive(
         // What was received is heard before timers are looked at, and timers are looked at as of before it was: a
         // box that was stopped for a while must not take over from a master whose advertisements wait to be read.
         let now = Instant::now();
-        more = ports.drain(&mut station, now);
+        more = ports.drain(&mut station);
         station.set_wall(TimeMs::of(SystemTime::now()));
         if changed && let Some(wish) = wish(&wanted.borrow_and_update()) {
             plan = Plan::of(wish.as_ref());

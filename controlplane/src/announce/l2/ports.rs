@@ -129,8 +129,9 @@ impl Ports {
         self.open.iter().map(|(name, port)| (name.clone(), port.facts.clone())).collect()
     }
 
-    /// Hands on what was received. Returns whether there may be more.
-    pub fn drain(&self, station: &mut Station, now: Instant) -> bool {
+    /// Hands on what was received, each frame as heard when it was read: a box that is stopped between two of them must
+    /// not take the second for an old one. Returns whether there may be more.
+    pub fn drain(&self, station: &mut Station) -> bool {
         let (mut frame, mut more) = ([0; FRAME_MAX], false);
         for (name, port) in &self.open {
             for (kind, socket) in &port.sockets {
@@ -139,7 +140,7 @@ impl Ports {
                 while left > 0
                     && let Ok(Some(length)) = socket::receive(&SockRef::from(socket), &mut frame)
                 {
-                    station.receive(name, *kind, &frame[..length], now);
+                    station.receive(name, *kind, &frame[..length], Instant::now());
                     left -= 1;
                 }
                 more |= left == 0;
