@@ -24,6 +24,20 @@ current-context: x
 KUBECONFIG
 }
 
+# Whatever Shunt writes, and from which box.
+write_audit_policy() {
+    cat >audit.yaml <<POLICY
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  users: ["system:serviceaccount:shunt-system:shunt"]
+  verbs: [create, update, patch, delete]
+- level: None
+POLICY
+}
+
 umask 077
 openssl genrsa -out sa.key 2048 2>/dev/null
 openssl rsa -in sa.key -pubout -out sa.pub 2>/dev/null
@@ -31,6 +45,7 @@ token=$(openssl rand -hex 16)
 echo "$token,admin,1,\"system:masters\"" >tokens.csv
 write_kubeconfig mgmt "$api_mgmt"
 write_kubeconfig node "$api_node"
+write_audit_policy
 
 start etcd "$bin/etcd" "$directory/etcd.data"
 until_true 60 "etcd is ready (see $directory/log/etcd.log)" grep -q 'etcd ready' log/etcd.log
@@ -39,7 +54,8 @@ start apiserver "$bin/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 \
     --service-account-key-file=sa.pub --service-account-signing-key-file=sa.key \
     --service-cluster-ip-range="$service_cidrs" --cert-dir=certs --secure-port=6443 \
     --authorization-mode=RBAC --token-auth-file=tokens.csv --allow-privileged=true \
-    --advertise-address="$(first "$(by_family $N4.5 ${N6}:5)")" \
+    --audit-policy-file=audit.yaml --audit-log-path=log/audit.log \
+    --advertise-address="$(first "$(by_family "$N4.5" "${N6}:5")")" \
     --kubelet-preferred-address-types=InternalIP --event-ttl=30m
 until_true 120 "the API server is ready (see $directory/log/apiserver.log)" \
     inside cp curl -skf -m 2 -H "Authorization: Bearer $token" "$api_mgmt/readyz"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Takes the cluster down: ends the processes whose numbers were recorded and no others, then removes the namespaces,
-# cgroups, mounts and files that up.sh and shunt.sh made.
+# cgroups, mounts and files that up.sh and shunt.sh made. So, too, with the neighbour that a scenario brought up beside it.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 
@@ -44,7 +44,7 @@ restore_sysctls() {
 }
 
 rm -f "$RUN/up"
-for name in shunt-controlplane shunt-dataplane provider scale-answer; do end "$name"; done
+for name in shunt-controlplane{,2} shunt-dataplane{,2} provider scale-answer; do end "$name"; done
 for i in {1..9}; do
     if [ -e "$RUN/pid/n$i" ]; then kill_node "n$i"; fi
 done
@@ -52,5 +52,8 @@ for name in coredns scheduler controllers apiserver etcd; do end "cp-$name"; don
 remove_namespaces
 remove_cgroups
 restore_sysctls
-if mountpoint -q "$RUN/bpf"; then umount "$RUN/bpf"; fi
+for directory in "$RUN"/bpf{,2}; do
+    if mountpoint -q "$directory"; then umount "$directory"; fi
+done
 rm -rf "$RUN"
+if [ -e "/var/tmp/shunt-cluster/$P-b" ]; then P=$P-b RUN='' "$here/down.sh"; fi

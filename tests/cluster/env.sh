@@ -12,6 +12,7 @@ images=$bin/archives-$(hash "$here/images.sh" "$here/mkimage.py")
 
 P=${P:-shunt}                             # prefix of every network namespace; another one is another cluster
 RUN=${RUN:-/var/tmp/shunt-cluster/$P}     # pids, logs, sockets, file systems of the nodes
+BOX=${BOX:-}                              # of which box shunt.sh and lbctl.sh speak: 2 is the one that `net.sh box` adds
 # A cluster that is up goes on with the programs that it was brought up with.
 # shellcheck source=/dev/null
 if [ -e "$RUN/up" ]; then . "$RUN/settings"; fi
@@ -21,6 +22,7 @@ if [ -e "$RUN/up" ]; then . "$RUN/settings"; fi
 : "${ARM:=two}"                           # two: packets to VIPs reach the load balancer by cli0; one: by nod0
 : "${OFFLOAD:=off}"                       # off: what AF_XDP sees is finished; on: checksums are left to "hardware"
 : "${PROXY_MODE:=nftables}"               # of kube-proxy
+: "${SEGMENT:=76}"                        # third number of the networks below: one box reaches clusters that differ in it
 if [ "$ARM" = one ]; then RETURN=direct; fi
 case $FAMILIES in 4 | 6 | 46 | 64) ;; *) echo "FAMILIES is $FAMILIES; give 4, 6, 46 or 64" >&2; exit 2 ;; esac
 
@@ -28,11 +30,12 @@ case $FAMILIES in 4 | 6 | 46 | 64) ;; *) echo "FAMILIES is $FAMILIES; give 4, 6,
 machine=/run/shunt-cluster
 
 # N: node segment. C: client segment. M: from client and load balancer to the API server, past the NICs under test.
-N4=192.168.76 N6=fd00:76:
+N4=192.168.$SEGMENT N6=fd00:$SEGMENT:
 C4=203.0.113 C6=2001:db8:c:
-M4=172.31.76
+M4=172.31.$SEGMENT
 VIP4=198.51.100.0/24 VIP6=2001:db8:1::/64
-SNAT4=192.168.77.0/28 SNAT6=fd00:77::/124 # where flows of mode nat come from; nodes reach them by nod0
+# Where flows of mode nat come from; nodes reach them by nod0.
+SNAT4=192.168.$((SEGMENT + 1)).0/28 SNAT6=fd00:$((SEGMENT + 1))::/124
 POD4=10.244 POD6=fd00:244: # node i: 10.244.i.0/24, fd00:244:0:i::/64
 api_mgmt=https://$M4.1:6443
 api_node=https://$N4.5:6443 # over IPv4 in every cluster
@@ -120,4 +123,4 @@ end_own_cluster() {
 }
 is_up() { [ -e "$RUN/up" ] || fail "$P is not up; run tests/cluster/up.sh"; }
 kubectl() { inside client "$bin/kubectl" --kubeconfig "$RUN/kubeconfig.mgmt" "$@"; }
-export P RUN NODES FAMILIES RETURN ARM OFFLOAD PROXY_MODE
+export P RUN NODES FAMILIES RETURN ARM OFFLOAD PROXY_MODE SEGMENT BOX

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Makes the network namespaces and their links; README.md draws them.
+# Makes the network namespaces and their links; README.md draws them. With `box`, adds a second load balancer to a cluster
+# that is up, unless it has one.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 
@@ -13,7 +14,8 @@ add() {
         ip -n "$P-$namespace" link set lo up
         inside "$namespace" sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 \
             net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
-            net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
+            net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0 \
+            net.ipv6.conf.all.keep_addr_on_down=1
     done
 }
 forward() { inside "$1" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1; }
@@ -49,33 +51,53 @@ add_switch() {
 
 add_load_balancer() {
     add client lb
-    link client mgmt br1 $M4.2/24
-    link lb mgmt br1 $M4.3/24
-    link lb nod0 br0 $N4.1/24 ${N6}:1/64
-    ip -n "$P-lb" link add cli0 type veth peer name eth0 netns "$P-client"
-    ip -n "$P-lb" link set cli0 up
-    ip -n "$P-client" link set eth0 up
-    address lb cli0 $C4.1/24
-    address lb cli0 ${C6}:1/64
+    link client mgmt br1 "$M4.2/24"
+    link lb mgmt br1 "$M4.3/24"
+    link lb nod0 br0 "$N4.1/24" "${N6}:1/64"
+    serve_client lb eth0 $C4.1/24 ${C6}:1/64
     address client eth0 $C4.2/24
     address client eth0 ${C6}:2/64
     route client default via $C4.1
     route client default via ${C6}:1
-    forward lb
+}
+
+# serve_client NAMESPACE NIC ADDRESS...: a load balancer's link, with these addresses, to a NIC of the client
+serve_client() {
+    ip -n "$P-$1" link add cli0 type veth peer name "$2" netns "$P-client"
+    ip -n "$P-$1" link set cli0 up
+    ip -n "$P-client" link set "$2" up
+    forward "$1"
+    local each
+    for each in "${@:3}"; do address "$1" cli0 "$each"; done
     # The provider serves VIPs; what it doesn't, ends here instead of going round to the client.
-    route lb unreachable $VIP4 metric 4000
-    route lb unreachable $VIP6 metric 4000
-    route lb unreachable $SNAT4 metric 4000
-    route lb unreachable $SNAT6 metric 4000
+    for each in $VIP4 $VIP6 $SNAT4 $SNAT6; do route "$1" unreachable "$each" metric 4000; done
+}
+
+# Which packets come to it is decided by the client's routes. The client has its one address on both NICs: of several ways
+# the kernel prefers one whose NIC has the source that a packet is to have. Its own sources of mode nat are routed to it.
+add_second_box() {
+    add lb2
+    link lb2 mgmt br1 "$M4.4/24"
+    link lb2 nod0 br0 "$N4.2/24" "${N6}:2/64"
+    serve_client lb2 eth1 $C4.3/24 ${C6}:3/64
+    address client eth1 $C4.2/32
+    address client eth1 ${C6}:2/128
+    route client $C4.3 dev eth1
+    route client ${C6}:3 dev eth1
+    local i
+    for i in $(seq "$NODES"); do
+        route "n$i" "${SNAT4%.0/28}.2" via "$N4.2"
+        route "n$i" "${SNAT6%/124}2" via "${N6}:2"
+    done
 }
 
 # The client's second NIC, on the nodes' segment
 add_return_way() {
-    link client byp0 br0 $N4.254/24 ${N6}:254/64
+    link client byp0 br0 "$N4.254/24" "${N6}:254/64"
     forward client
     if [ "$ARM" = one ]; then # with the address of its first NIC: Local would show nothing otherwise
-        route client $VIP4 via $N4.1 src $C4.2
-        route client $VIP6 via ${N6}:1 src ${C6}:2
+        route client $VIP4 via "$N4.1" src $C4.2
+        route client $VIP6 via "${N6}:1" src ${C6}:2
     fi
 }
 
@@ -85,8 +107,8 @@ add_nodes() {
         add "n$i"
         link "n$i" eth0 br0 "$N4.1$i/24" "${N6}:1$i/64"
         gateways "n$i"
-        route "n$i" $SNAT4 via $N4.1
-        route "n$i" $SNAT6 via ${N6}:1
+        route "n$i" $SNAT4 via "$N4.1"
+        route "n$i" $SNAT6 via "${N6}:1"
         forward "n$i"
     done
     # The API server reaches pods, too. So does who routes for them: in mode nat they are clients of the load balancer.
@@ -101,10 +123,10 @@ add_nodes() {
 
 # Without it a packet made on this machine reaches an AF_XDP socket with no checksum, or as one of 64 KB, for hardware to
 # finish that there isn't. From a real NIC it never comes so.
-finish_packets() {
+finish_packets() { # finish_packets NAMESPACE...
     local namespace nic
-    for namespace in client lb cp $(seq -f 'n%g' "$NODES"); do
-        for nic in eth0 byp0 cli0 nod0; do
+    for namespace; do
+        for nic in eth0 eth1 byp0 cli0 nod0; do
             ip -n "$P-$namespace" link show "$nic" >/dev/null 2>&1 || continue
             inside "$namespace" ethtool -K "$nic" tx off gso off gro off >/dev/null
         done
@@ -112,10 +134,16 @@ finish_packets() {
 }
 
 gateway4=$N4.1 gateway6=${N6}:1
+if [ "${1:-}" = box ]; then
+    if ip -n "$P-lb2" link show cli0 >/dev/null 2>&1; then exit 0; fi
+    add_second_box
+    if [ "$OFFLOAD" = off ]; then finish_packets client lb2; fi
+    exit 0
+fi
 add_switch
 add cp
-link cp eth0 br0 $N4.5/24 ${N6}:5/64
-link cp mgmt br1 $M4.1/24
+link cp eth0 br0 "$N4.5/24" "${N6}:5/64"
+link cp mgmt br1 "$M4.1/24"
 add_load_balancer
 if [ "$RETURN" = direct ]; then
     add_return_way
@@ -123,4 +151,4 @@ if [ "$RETURN" = direct ]; then
 fi
 gateways cp
 add_nodes
-if [ "$OFFLOAD" = off ]; then finish_packets; fi
+if [ "$OFFLOAD" = off ]; then finish_packets client lb cp $(seq -f 'n%g' "$NODES"); fi

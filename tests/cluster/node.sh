@@ -83,7 +83,7 @@ containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
 resolvConf: /etc/resolv.conf
-clusterDNS: ["$(first "$(by_family $N4.5 ${N6}:5)")"]
+clusterDNS: ["$(first "$(by_family "$N4.5" "${N6}:5")")"]
 clusterDomain: cluster.local
 failSwapOn: false
 imageGCHighThresholdPercent: 100

@@ -7,19 +7,23 @@ set -euo pipefail
 export P NODES
 . "$(dirname "$0")/env.sh"
 
+program() { cargo test --quiet --locked -p shunt-tests --test cluster -- "$@"; }
 # In a cluster of its own, which it brings up and takes down.
 scenarios() { # scenarios NAME [SETTING=VALUE...] -- [FILTER...]
     local settings=("P=$P-$1" RUN=)
     shift
     while [ "$1" != -- ]; do settings+=("$1"); shift; done
-    env "${settings[@]}" cargo test --quiet --locked -p shunt-tests --test cluster -- --run "${@:2}"
+    (export "${settings[@]}"; program --run "${@:2}")
 }
+# Those that mostly wait, for boxes and clusters that are away, do so beside the others.
+waiting=(boxes clusters)
 # Takes everything down, what an interrupt leaves too.
 # shellcheck disable=SC2317 # a trap calls it
 finish() {
     local code=$? name
     kill -TERM -- "-$specs" 2>/dev/null || true
-    for name in own dual; do
+    if [ -n "$pair" ]; then kill -TERM -- "-$pair" 2>/dev/null || true; wait "$pair" || true; fi
+    for name in own dual pair; do
         if [ -z "${KEEP:-}" ]; then P=$P-$name RUN='' "$here/down.sh"; fi
     done
     end_own_cluster "$code"
@@ -33,10 +37,19 @@ own_cluster
 "$here/build.sh" e2e.test
 setsid "$here/run.sh" LoadBalancers --ginkgo.skip='rolling update' >"$RUN/specs.log" 2>&1 &
 specs=$!
+pair=
 trap finish EXIT
 code=0
-scenarios own -- || code=$?
+mapfile -t others < <(program --list | awk '{ print $1 }' | grep -vx "${waiting[@]/#/-e}")
+set -m # so that it can be ended with what it started
+scenarios pair -- "${waiting[@]}" >"$RUN/pair.log" 2>&1 </dev/null &
+pair=$!
+set +m
+scenarios own -- "${others[@]}" || code=$?
 scenarios dual NODES=1 FAMILIES=46 -- families || code=$?
+wait $pair || code=$?
+pair=
+cat "$RUN/pair.log"
 say "upstream's specs"
 wait $specs || code=$?
 cat "$RUN/specs.log"

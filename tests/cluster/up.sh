@@ -2,12 +2,12 @@
 # Brings the cluster up from a bare machine: packages, programs, images, network, control plane, nodes. If it is up
 # already, that is all; if it is half up, it is taken down first.
 set -euo pipefail
-given=$(for name in NODES FAMILIES RETURN ARM OFFLOAD PROXY_MODE; do echo "$name=${!name:-}"; done)
+given=$(for name in NODES FAMILIES RETURN ARM OFFLOAD PROXY_MODE SEGMENT; do echo "$name=${!name:-}"; done)
 . "$(dirname "$0")/env.sh"
 [ "$(id -u)" = 0 ] || fail "network namespaces need root"
 
 settings() {
-    for name in NODES FAMILIES RETURN ARM OFFLOAD PROXY_MODE; do echo ": \"\${$name:=${!name}}\""; done
+    for name in NODES FAMILIES RETURN ARM OFFLOAD PROXY_MODE SEGMENT; do echo ": \"\${$name:=${!name}}\""; done
     printf 'bin=%q images=%q\n' "$bin" "$images"
 }
 

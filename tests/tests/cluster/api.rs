@@ -11,7 +11,7 @@ use serde_json::Value;
 use shunt_tests::error::{Error, Result, While};
 
 /// For one answer; longer than the API server is away in any scenario.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Sends requests to the API server.
 #[derive(Debug)]

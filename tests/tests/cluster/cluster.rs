@@ -1,23 +1,26 @@
 //! The cluster that scenarios run in, and the Shunt that serves it.
 
+mod balancer;
 mod config;
+mod neighbour;
 mod process;
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use shunt_api::client::Client;
 use shunt_api::counters::Counter;
-use shunt_api::status::{ControlStatus, ServiceView, Stats};
+use shunt_api::status::{ControlStatus, ServiceView};
 use shunt_tests::error::{Error, Result, While, ensure};
 use shunt_tests::namespace::Namespace;
 use shunt_tests::process::Process;
 use shunt_tests::run::Run;
 use shunt_tests::wait;
 
+pub use self::balancer::Balancer;
 pub use self::config::Pool;
 use crate::api::Api;
 
@@ -51,12 +54,17 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster").join(name)
 }
 
-/// Runs a script; its exit code.
-fn run_script(name: &str, prefix: &str) -> Result<Option<i32>> {
-    let mut script = Command::new(script(name));
+/// Runs a script with arguments and settings; whether it tested anything.
+fn run_script(words: &[&str], settings: &[(&str, &str)]) -> Result<bool> {
+    let mut script = Command::new(script(words[0]));
     let nodes = std::env::var("NODES").unwrap_or_else(|_| "2".to_owned());
-    let status = script.env("P", prefix).env("NODES", nodes).stdin(Stdio::null()).status();
-    Ok(status.to(|| format!("run tests/cluster/{name}"))?.code())
+    script.args(&words[1..]).env("NODES", nodes).envs(settings.iter().copied()).stdin(Stdio::null());
+    let line = words.join(" ");
+    match script.status().to(|| format!("run tests/cluster/{line}"))?.code() {
+        Some(0) => Ok(true),
+        Some(SKIPPED) => Ok(false),
+        code => Err(Error::Wrong(format!("tests/cluster/{line} ended with {code:?}"))),
+    }
 }
 
 impl Cluster {
@@ -66,14 +74,10 @@ impl Cluster {
         let usual = || Path::new("/var/tmp/shunt-cluster").join(&prefix);
         let state = std::env::var_os("RUN").filter(|path| !path.is_empty()).map_or_else(usual, PathBuf::from);
         let own = !state.join("up").exists();
-        if own {
-            match run_script("up.sh", &prefix)? {
-                Some(0) => {}
-                Some(SKIPPED) => return Ok(None),
-                code => return Err(Error::Wrong(format!("tests/cluster/up.sh ended with {code:?}"))),
-            }
+        if own && !run_script(&["up.sh"], &[("P", &prefix)])? {
+            return Ok(None);
         }
-        ensure(run_script("shunt.sh", &prefix)? == Some(0), || "Shunt could not be started".to_owned())?;
+        run_script(&["shunt.sh"], &[("P", &prefix)])?;
         Self::connect(prefix, state, own).map(Some)
     }
 
@@ -92,7 +96,9 @@ impl Cluster {
             format!("--unix-socket={}", socket.display()),
         ];
         let proxy = Process::start(&files, &client, "kubectl", &kubectl, &arguments)?;
-        wait::until_true("kubectl to listen", START_LIMIT, || socket.exists())?;
+        // The file is there a moment before anyone listens.
+        let listens = || UnixStream::connect(&socket).is_ok();
+        wait::until_true("kubectl to listen", START_LIMIT, listens)?;
         let nodes = api.get("/api/v1/nodes")?["items"].clone();
         let name = |node: &serde_json::Value| node["metadata"]["name"].as_str().map(str::to_owned);
         let nodes = nodes.as_array().into_iter().flatten().filter_map(name).collect();
@@ -129,12 +135,12 @@ impl Cluster {
 
     /// How the control plane is, and the dataplane.
     pub fn status(&self) -> Result<ControlStatus> {
-        self.ask("/v1/status")
+        self.first().status()
     }
 
     /// What is served.
     pub fn services(&self) -> Result<Vec<ServiceView>> {
-        self.ask("/v1/services")
+        self.first().services()
     }
 
     /// Whether the dataplane serves an address.
@@ -144,25 +150,32 @@ impl Cluster {
 
     /// Packets that the workers have received so far.
     pub fn received(&self) -> Result<u64> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let client = Client::dataplane(self.state.join("dataplane.sock"));
-        let stats = runtime.to(|| "start a runtime".to_owned())?.block_on(client.get::<Stats>("/v1/stats"));
-        let stats = stats.map_err(|error| Error::Wrong(error.to_string()))?;
-        Ok(stats.workers.iter().map(|worker| worker.counter(Counter::RxPackets)).sum())
+        self.first().counter(Counter::RxPackets)
     }
 
     /// Asks the control plane.
     pub fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let client = Client::controlplane(self.state.join("controlplane.sock"));
-        let answer = runtime.to(|| "start a runtime".to_owned())?.block_on(client.get(path));
-        answer.map_err(|error| Error::Wrong(error.to_string()))
+        self.first().ask(path)
+    }
+
+    /// What Shunt wrote from addresses that are wanted, by the API server's audit log: verb, object, answer.
+    fn audited(&self, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+        let path = self.state.join("cp/log/audit.log");
+        let log = fs::read_to_string(&path).to(|| format!("read {}", path.display()))?;
+        let entries = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let wanted = entries.filter(|entry| entry["sourceIPs"][0].as_str().is_some_and(&is_wanted));
+        let line = |entry: serde_json::Value| {
+            let code = &entry["responseStatus"]["code"];
+            format!("{} {} {code}", entry["verb"], entry["requestURI"])
+        };
+        Ok(wanted.map(line).collect())
     }
 
     /// The end of Shunt's logs, for a scenario that failed.
     pub fn show_logs(&self) {
-        for name in ["shunt-dataplane", "shunt-controlplane"] {
-            let log = fs::read_to_string(self.state.join(format!("{name}.log"))).unwrap_or_default();
+        let names = ["shunt-dataplane", "shunt-controlplane", "shunt-dataplane2", "shunt-controlplane2"];
+        for name in names {
+            let Ok(log) = fs::read_to_string(self.state.join(format!("{name}.log"))) else { continue };
             let lines: Vec<_> = log.lines().collect();
             println!("   {name}:");
             lines[lines.len().saturating_sub(10)..].iter().for_each(|line| println!("     {line}"));
@@ -173,7 +186,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if self.own && std::env::var_os("KEEP").is_none_or(|keep| keep.is_empty()) {
-            let _ = run_script("down.sh", &self.prefix);
+            let _ = run_script(&["down.sh"], &[("P", &self.prefix)]);
         }
     }
 }

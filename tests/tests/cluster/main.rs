@@ -15,8 +15,10 @@
 mod api;
 mod assignment;
 mod basics;
+mod boxes;
 mod client;
 mod cluster;
+mod clusters;
 mod download;
 mod families;
 mod latency;
@@ -49,6 +51,8 @@ const SCENARIOS: &[Scenario<In>] = &[
     ("autoscaler", "50 downloads while the autoscaler is about to remove a node", survival::autoscaler),
     ("controlplane", "50 downloads while the control plane is killed and started", survival::controlplane),
     ("outage", "50 downloads while the API server does not answer", survival::outage),
+    ("boxes", "two boxes: one leads, both forward; one dies, comes back, loses the API server", boxes::run),
+    ("clusters", "one box for two clusters, which know nothing of each other", clusters::run),
     ("latency", "from a Service to its first answer, from an endpoint to the dataplane", latency::run),
 ];
 

@@ -31,10 +31,14 @@ pub struct Space<'c> {
 /// Calls `work` in a new namespace, and removes that whatever came of it; its Services have to go, too.
 pub fn in_space<T>(cluster: &Cluster, name: &str, work: impl FnOnce(&Space) -> Result<T>) -> Result<T> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{name}-{}-{number}", std::process::id());
+    in_space_named(cluster, &format!("{name}-{}-{number}", std::process::id()), work)
+}
+
+/// The same in a namespace of this very name, which must not exist.
+pub fn in_space_named<T>(cluster: &Cluster, name: &str, work: impl FnOnce(&Space) -> Result<T>) -> Result<T> {
     let object = json!({ "metadata": { "name": name } });
     cluster.api.create("/api/v1/namespaces", &object)?;
-    let space = Space { cluster, name };
+    let space = Space { cluster, name: name.to_owned() };
     let outcome = work(&space);
     let left = space.remove();
     let value = outcome?;
@@ -179,9 +183,14 @@ impl Space<'_> {
 
     /// Starts a pod on each of these nodes, and waits until they are ready. A node may be named twice.
     pub fn start_pods(&self, nodes: &[&str]) -> Result<()> {
+        self.start_pods_named("web", nodes)
+    }
+
+    /// The same, of pods whose names begin like this.
+    pub fn start_pods_named(&self, name: &str, nodes: &[&str]) -> Result<()> {
         for (number, node) in nodes.iter().enumerate() {
             let more = json!({
-                "metadata": { "name": format!("web{number}") },
+                "metadata": { "name": format!("{name}{number}") },
                 "spec": { "nodeSelector": { "kubernetes.io/hostname": node } },
             });
             let pod = objects::with(self.pod_template(0)?, more);

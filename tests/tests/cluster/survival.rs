@@ -26,7 +26,7 @@ const PODS: usize = 4;
 /// Of a pod that is told to end.
 const GRACE_S: u32 = 40;
 /// For which the API server does not answer.
-const OUTAGE: Duration = Duration::from_secs(20);
+const OUTAGE: Duration = Duration::from_secs(60);
 /// New connections that have to be answered while something changes.
 const REQUESTS: usize = 20;
 
@@ -200,7 +200,8 @@ fn survive(
     })
 }
 
-fn deploy(space: &Space) -> Result<()> {
+/// Pods that stay, evenly on all nodes.
+pub fn deploy(space: &Space) -> Result<()> {
     let spread = json!([{
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
@@ -226,11 +227,13 @@ fn deploy(space: &Space) -> Result<()> {
     space.until_ready(PODS)
 }
 
-fn pod_names<'p>(pods: impl IntoIterator<Item = &'p Value>) -> BTreeSet<String> {
+/// Of pods, as the API lists them.
+pub fn pod_names<'p>(pods: impl IntoIterator<Item = &'p Value>) -> BTreeSet<String> {
     pods.into_iter().filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect()
 }
 
-fn judge(transfers: &[Transfer], there: &BTreeSet<String>) -> Result<()> {
+/// An error unless all downloads from pods that are still there are whole, and all are from such.
+pub fn judge(transfers: &[Transfer], there: &BTreeSet<String>) -> Result<()> {
     let stayed = |transfer: &&Transfer| {
         let pod = transfer.server.as_deref().and_then(|server| server.split_once('/'));
         // One that never began has nobody else to blame.

@@ -41,7 +41,8 @@ impl Cluster {
         self.configure(&table.to_string())
     }
 
-    fn config(&self) -> Result<String> {
+    /// Shunt's configuration as it is.
+    pub fn config(&self) -> Result<String> {
         fs::read_to_string(self.state.join("shunt.toml")).to(|| "read Shunt's configuration".to_owned())
     }
 

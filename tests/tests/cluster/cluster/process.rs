@@ -12,7 +12,7 @@ use super::{Cluster, LOOK, START_LIMIT};
 
 impl Cluster {
     /// Number of a process that the cluster's scripts started.
-    fn recorded(&self, name: &str) -> Result<u32> {
+    pub(super) fn recorded(&self, name: &str) -> Result<u32> {
         let path = self.state.join("pid").join(name);
         let text = fs::read_to_string(&path).to(|| format!("read {}", path.display()))?;
         let pid = text.split(' ').next().and_then(|word| word.parse::<u32>().ok());
