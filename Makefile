@@ -53,7 +53,7 @@ e2e-baseline: ## upstream's LoadBalancer specs with the reference provider, to c
 
 clean: ## remove what was built and what an interrupted run left behind
 	@if [ -x target/release/shunt-demo ]; then target/release/shunt-demo --clean; fi
-	@for name in shunt-e2e shunt-test shunt-test-own shunt-test-dual; do P=$$name tests/cluster/down.sh; done
+	@for name in shunt-e2e shunt-test shunt-test-own shunt-test-dual shunt-test-pair; do P=$$name tests/cluster/down.sh; done
 	@cargo clean
 
 bootstrap:
