@@ -1,5 +1,5 @@
 //! Pools that a cluster defines itself, as objects of kind `ShuntPool`. They stand beside those of the configuration
-//! file; one that is wrong is left out and told of, and the others stay.
+//! file; one that is wrong is left out and told of, and the others stay. So do the addresses that Services have of it.
 
 mod tell;
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use shunt_api::address_pool::AddressPool;
 use shunt_api::config::{Taken, manifest};
 
+use super::ipam::Offer;
 use super::shunt_pool::ShuntPool;
 pub use tell::Teller;
 
@@ -34,6 +35,12 @@ impl Judged {
         if !is_same || self.pools.is_empty() {
             *self = judge(file, taken, found);
         }
+    }
+
+    /// What there is to give addresses from.
+    pub fn offer(&self) -> Offer<'_> {
+        let is_whole = self.verdicts.iter().all(|(_, problem)| problem.is_none());
+        Offer { pools: &self.pools, is_whole }
     }
 }
 

@@ -8,9 +8,13 @@
 //!
 //! In each [`Ipam::assign`], the oldest Service first:
 //! 1. Everyone keeps what it has, unless no pool contains it any more, the Service no longer wants its family, or an
-//!    older Service has it that it cannot share with.
+//!    older Service has it that it cannot share with. While a pool is refused, whatever is in no pool may be of that one
+//!    and is kept: a slip in a pool takes no address away.
 //! 2. Requested addresses are given. One that cannot be leaves the Service with what it has.
 //! 3. Whoever lacks an address gets one from the pools that are for it. Whoever waits is tried again every time.
+//!
+//! Nobody is given what a node has, nor what is in the status of a Service that is not ours, or not ours any more: until
+//! it was released it is served for that one.
 //!
 //! Whoever does not lead takes the first step alone ([`Ipam::keep`]).
 
@@ -26,6 +30,7 @@ use std::net::IpAddr;
 
 use shunt_api::address_pool::AddressPool;
 
+use self::book::Holder;
 use self::pools::Pools;
 pub use self::refusal::{Reason, Refusal};
 use self::round::Round;
@@ -38,6 +43,15 @@ pub const ADDRESSES: &str = "shunt.dev/addresses";
 pub const POOL: &str = "shunt.dev/pool";
 /// Annotation: Services where this is the same may share an address.
 pub const SHARE: &str = "shunt.dev/share";
+
+/// What there is to give addresses from.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'p> {
+    /// In whatever order.
+    pub pools: &'p [AddressPool],
+    /// There are no others, refused ones for instance.
+    pub is_whole: bool,
+}
 
 /// Remembers who was given what.
 #[derive(Debug, Default)]
@@ -69,36 +83,37 @@ impl Ipam {
     /// Decides for the Services with these keys; others, and those no longer there, have nothing from now on.
     pub fn assign<'k>(
         &mut self,
-        pools: &[AddressPool],
+        offer: Offer<'_>,
         facts: &Facts,
         ours: impl IntoIterator<Item = &'k ServiceKey>,
     ) -> BTreeMap<ServiceKey, Allocation> {
-        self.decide(pools, facts, ours, |round| round.settle())
+        self.decide(offer, facts, ours, |round| round.settle())
     }
 
     /// The same, but that nobody is given anything: for whoever does not decide.
     pub fn keep<'k>(
         &mut self,
-        pools: &[AddressPool],
+        offer: Offer<'_>,
         facts: &Facts,
         ours: impl IntoIterator<Item = &'k ServiceKey>,
     ) -> BTreeMap<ServiceKey, Allocation> {
-        self.decide(pools, facts, ours, |_| {})
+        self.decide(offer, facts, ours, |_| {})
     }
 
     fn decide<'k>(
         &mut self,
-        pools: &[AddressPool],
+        offer: Offer<'_>,
         facts: &Facts,
         ours: impl IntoIterator<Item = &'k ServiceKey>,
         give: impl FnOnce(&mut Round<'_>),
     ) -> BTreeMap<ServiceKey, Allocation> {
-        let pools = Pools::new(pools);
+        let pools = Pools::new(offer);
         let ours: BTreeSet<&ServiceKey> = ours.into_iter().collect();
+        let taken = taken(facts, &ours);
         let known = ours.into_iter().filter_map(|key| facts.services.get_key_value(key));
         let mut wishes: Vec<Wish<'_>> = known.map(|(key, service)| Wish::of(key, service, facts)).collect();
         wishes.sort_by_key(|wish| (wish.service.created_s, wish.key));
-        let mut round = Round::new(&pools, &wishes);
+        let mut round = Round::new(&pools, &wishes, taken);
         for (who, wish) in wishes.iter().enumerate() {
             match self.held.get(wish.key).filter(|held| held.uid == wish.service.uid) {
                 Some(held) => round.keep(who, &held.addresses),
@@ -114,6 +129,18 @@ impl Ipam {
         self.held = wishes.iter().zip(&allocations).map(held).collect();
         wishes.iter().map(|wish| wish.key.clone()).zip(allocations).collect()
     }
+}
+
+/// What nobody of these can be given, and who has it.
+fn taken<'f>(facts: &'f Facts, ours: &BTreeSet<&ServiceKey>) -> HashMap<IpAddr, Holder<'f>> {
+    let others = facts.services.iter().filter(|(key, _)| !ours.contains(key));
+    let shown = others.flat_map(|(key, service)| {
+        recorded(service).into_iter().map(move |address| (address, Holder::Service(key)))
+    });
+    let nodes = facts.nodes.iter().flat_map(|(name, node)| {
+        node.addresses.iter().map(move |address| (address.to_canonical(), Holder::Node(name)))
+    });
+    shown.chain(nodes).collect()
 }
 
 /// The addresses in a Service's status.

@@ -269,14 +269,14 @@ impl Provider {
         facts: &Facts,
         ours: Vec<&ServiceKey>,
     ) -> BTreeMap<ServiceKey, Allocation> {
-        let pools = &self.defined.pools;
+        let offer = self.defined.offer();
         match role {
-            Role::Leader => self.ipam.assign(pools, facts, ours),
-            Role::Nobody => self.ipam.keep(pools, facts, ours),
+            Role::Leader => self.ipam.assign(offer, facts, ours),
+            Role::Nobody => self.ipam.keep(offer, facts, ours),
             Role::Follower => {
                 // What another decides is in the status, and there alone.
                 self.ipam = Ipam::default();
-                self.ipam.keep(pools, facts, ours)
+                self.ipam.keep(offer, facts, ours)
             }
         }
     }

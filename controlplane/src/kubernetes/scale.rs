@@ -15,7 +15,7 @@ use shunt_api::snapshot::FleetKey;
 
 use super::double::objects;
 use super::facts::{Facts, ServiceKey};
-use super::ipam::Ipam;
+use super::ipam::{Ipam, Offer};
 use super::report::ownership::MARK;
 use super::translate::wanted::{self, Wanted};
 use super::translate::{Addresses, Settings, merged, translate};
@@ -96,7 +96,8 @@ fn timed<T>(step: &str, work: impl FnOnce() -> T) -> T {
 fn decide(cluster: &Cluster, ipam: &mut Ipam, config: &Config) -> Wanted {
     let facts = timed("facts", || cluster.facts());
     let ours: Vec<&ServiceKey> = facts.services.keys().collect();
-    let allocations = timed("assign", || ipam.assign(&config.kubernetes[0].pools, &facts, ours));
+    let offer = Offer { pools: &config.kubernetes[0].pools, is_whole: true };
+    let allocations = timed("assign", || ipam.assign(offer, &facts, ours));
     let addresses: Addresses =
         allocations.iter().map(|(key, of)| (key.clone(), of.addresses.clone())).collect();
     let translated: BTreeMap<_, _> =

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::pools::Pools;
 use super::wish::Wish;
 use super::{Reason, Refusal, SHARE};
-use crate::kubernetes::facts::Family;
+use crate::kubernetes::facts::{Family, ServiceKey};
 
 /// Most addresses of the same key that are looked at for one to share: where thousands of Services have one key and
 /// the same port, looking at all of them would be a square.
@@ -20,12 +20,23 @@ pub struct Book<'w> {
     pools: &'w Pools<'w>,
     wishes: &'w [Wish<'w>],
     uses: HashMap<IpAddr, Use<'w>>,
+    /// What can be given to nobody, and who has it.
+    taken: HashMap<IpAddr, Holder<'w>>,
     /// Addresses in use by key.
     partners: HashMap<&'w str, BTreeSet<IpAddr>>,
     /// Addresses that were in use and no longer are: a cursor may be past them.
     freed: BTreeSet<IpAddr>,
     /// For each pool and family, the place before which everything is in use or was freed.
     cursors: HashMap<(usize, Family), Cursor>,
+}
+
+/// Who has an address that is not given here.
+#[derive(Clone, Copy, Debug)]
+pub enum Holder<'f> {
+    /// One that is not ours, or has still to be released.
+    Service(&'f ServiceKey),
+    /// By name.
+    Node(&'f str),
 }
 
 /// The users of one address.
@@ -54,12 +65,13 @@ pub struct Obstacle<'w> {
 }
 
 impl<'w> Book<'w> {
-    /// Nothing is in use.
-    pub fn new(pools: &'w Pools<'w>, wishes: &'w [Wish<'w>]) -> Self {
+    /// None of the Services has anything.
+    pub fn new(pools: &'w Pools<'w>, wishes: &'w [Wish<'w>], taken: HashMap<IpAddr, Holder<'w>>) -> Self {
         Self {
             pools,
             wishes,
             uses: HashMap::with_capacity(wishes.len()),
+            taken,
             partners: HashMap::new(),
             freed: BTreeSet::new(),
             cursors: HashMap::new(),
@@ -125,7 +137,9 @@ impl<'w> Book<'w> {
         }
         let ranges = self.pools.ranges(pool, family).iter();
         let mut freed = ranges.flat_map(|range| self.freed.range(range.first()..=range.last()));
-        freed.find(|address| self.pools.at(pool).gives(**address)).copied()
+        freed
+            .find(|address| self.pools.at(pool).gives(**address) && !self.taken.contains_key(address))
+            .copied()
     }
 
     /// Moves a cursor on to the next address that nobody uses.
@@ -135,12 +149,30 @@ impl<'w> Book<'w> {
             let range = self.pools.ranges(pool, family).get(cursor.range)?;
             match range.nth(cursor.offset) {
                 None => *cursor = Cursor { range: cursor.range + 1, offset: 0 },
-                Some(address) if self.pools.at(pool).gives(address) && !self.uses.contains_key(&address) => {
+                Some(address)
+                    if self.pools.at(pool).gives(address)
+                        && !self.uses.contains_key(&address)
+                        && !self.taken.contains_key(&address) =>
+                {
                     return Some(address);
                 }
                 Some(_) => cursor.offset += 1,
             }
         }
+    }
+
+    /// Refuses an address that nobody can be given.
+    pub fn is_ours_to_give(&self, address: IpAddr) -> Result<(), Refusal> {
+        let message = match self.taken.get(&address) {
+            None => return Ok(()),
+            Some(Holder::Service(key)) => {
+                format!(
+                    "{address} is in the status of {key}; ask for another, or wait until that one has left it"
+                )
+            }
+            Some(Holder::Node(name)) => format!("{address} is an address of node {name}; ask for another"),
+        };
+        Err(Reason::AddressInUse.because(message))
     }
 
     /// That a requested address is in use.

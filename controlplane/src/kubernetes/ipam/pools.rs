@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use shunt_api::address_pool::{AddressPool, AddressRange};
 
 use super::wish::Wish;
-use super::{POOL, Reason, Refusal};
+use super::{Offer, POOL, Reason, Refusal};
 use crate::kubernetes::facts::Family;
 
 /// Most pools that a message names.
@@ -21,21 +21,25 @@ pub struct Pools<'p> {
     ranges: Vec<[Vec<AddressRange>; 2]>,
     /// Ranges that have no address in common, by their first: their last one, and whose they are.
     disjoint: BTreeMap<IpAddr, (IpAddr, usize)>,
+    /// What is in none of them may be in one that was refused.
+    is_whole: bool,
     /// The others. Overlapping pools are refused where they are written, so that there is hardly ever one.
     overlapping: Vec<(AddressRange, usize)>,
 }
 
 impl<'p> Pools<'p> {
-    /// In whatever order.
-    pub fn new(pools: &'p [AddressPool]) -> Self {
-        let mut pools: Vec<&AddressPool> = pools.iter().collect();
+    /// All that there are.
+    pub fn new(offer: Offer<'p>) -> Self {
+        let is_whole = offer.is_whole;
+        let mut pools: Vec<&AddressPool> = offer.pools.iter().collect();
         pools.sort_by_key(|pool| (!pool.is_restricted(), u32::MAX - pool.priority, &pool.name));
         let of_family = |pool: &AddressPool, v4: bool| {
             pool.ranges.iter().copied().filter(|range| range.is_v4() == v4).collect()
         };
         let ranges = pools.iter().map(|pool| [of_family(pool, true), of_family(pool, false)]).collect();
         let by_name = pools.iter().enumerate().map(|(number, pool)| (pool.name.as_str(), number)).collect();
-        let mut all = Self { pools, by_name, ranges, disjoint: BTreeMap::new(), overlapping: Vec::new() };
+        let mut all =
+            Self { pools, by_name, ranges, disjoint: BTreeMap::new(), is_whole, overlapping: Vec::new() };
         all.index();
         all
     }
@@ -69,6 +73,11 @@ impl<'p> Pools<'p> {
         let found = before.filter(|(_, (last, _))| *last >= address).map(|(_, (_, number))| *number);
         let other = || self.overlapping.iter().find(|(range, _)| range.contains(address));
         found.or_else(|| other().map(|(_, number)| *number))
+    }
+
+    /// Whether an address is certain to be in no pool.
+    pub fn lack(&self, address: IpAddr) -> bool {
+        self.is_whole && self.of(address).is_none()
     }
 
     /// Whether an address lies in a pool.

@@ -108,7 +108,7 @@ fn facts() -> impl Strategy<Value = Facts> {
 }
 
 fn assign(ipam: &mut Ipam, pools: &[AddressPool], facts: &Facts) -> BTreeMap<ServiceKey, Allocation> {
-    ipam.assign(pools, facts, facts.services.keys())
+    ipam.assign(Offer { pools, is_whole: true }, facts, facts.services.keys())
 }
 
 /// All but what is told once.
@@ -204,6 +204,6 @@ proptest! {
     ) {
         let one = assign(&mut Ipam::default(), &pools, &facts);
         let backwards = facts.services.keys().rev();
-        prop_assert_eq!(one, Ipam::default().assign(&shuffled, &facts, backwards));
+        prop_assert_eq!(one, Ipam::default().assign(Offer { pools: &shuffled, is_whole: true }, &facts, backwards));
     }
 }

@@ -1,8 +1,9 @@
 //! One round of giving addresses: keep, grant what was requested, fill what is missing.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::book::Book;
+use super::book::{Book, Holder};
 use super::given::Given;
 use super::pools::{Pools, family_word};
 use super::wish::{Wish, words};
@@ -33,11 +34,11 @@ struct Choice {
 
 impl<'w> Round<'w> {
     /// The oldest Service is the first.
-    pub fn new(pools: &'w Pools<'w>, wishes: &'w [Wish<'w>]) -> Self {
+    pub fn new(pools: &'w Pools<'w>, wishes: &'w [Wish<'w>], taken: HashMap<IpAddr, Holder<'w>>) -> Self {
         Self {
             pools,
             wishes,
-            book: Book::new(pools, wishes),
+            book: Book::new(pools, wishes, taken),
             given: vec![Given::default(); wishes.len()],
             problems: vec![None; wishes.len()],
             moved: vec![None; wishes.len()],
@@ -55,7 +56,7 @@ impl<'w> Round<'w> {
             }
             let lost = match self.book.obstacle(address, who) {
                 // It may be another machine's by now, so it cannot even be kept until there is another.
-                _ if self.pools.of(address).is_none() => Some(
+                _ if self.pools.lack(address) => Some(
                     Reason::AddressNotInPool
                         .because(format!("{address} was left, because no pool has it any more")),
                 ),
@@ -154,6 +155,7 @@ impl<'w> Round<'w> {
                 self.pools.at(pool).name
             )));
         }
+        self.book.is_ours_to_give(address)?;
         let obstacle = self.book.obstacle(address, who);
         obstacle.map_or(Ok(()), |obstacle| Err(self.book.in_use(address, &obstacle)))
     }
@@ -220,8 +222,8 @@ impl<'w> Round<'w> {
     /// Both from one pool if that can be, or else whichever can be had. A second address is of the first one's pool,
     /// so that nobody has to look in two places for what belongs together.
     fn prefer(&mut self, kept: Given, families: [Family; 2], choice: &Choice) -> Result<Given, Refusal> {
-        if let Some(pool) = kept.addresses().next().and_then(|address| self.pools.of(address)) {
-            let from = choice.pools.contains(&pool).then_some(pool);
+        if let Some(address) = kept.addresses().next() {
+            let from = self.pools.of(address).filter(|pool| choice.pools.contains(pool));
             let second = families.into_iter().find(|family| kept.of(*family).is_none());
             let added = from.zip(second).and_then(|(pool, family)| self.pick(pool, family, choice));
             return Ok(second.map_or(kept, |family| kept.with(family, added)));

@@ -7,6 +7,7 @@ mod families;
 mod following;
 mod requests;
 mod sharing;
+mod taken;
 
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
@@ -14,6 +15,8 @@ const BOTH: [Family; 2] = [Family::V4, Family::V6];
 #[derive(Default)]
 struct World {
     pools: Vec<AddressPool>,
+    /// There is another pool, which is wrong.
+    refuses: bool,
     facts: Facts,
     ipam: Ipam,
 }
@@ -72,7 +75,8 @@ impl World {
 
     /// All Services are ours.
     fn assign(&mut self) -> BTreeMap<ServiceKey, Allocation> {
-        self.ipam.assign(&self.pools, &self.facts, self.facts.services.keys())
+        let offer = Offer { pools: &self.pools, is_whole: !self.refuses };
+        self.ipam.assign(offer, &self.facts, self.facts.services.keys())
     }
 
     /// As `name=address,address name=…`, in the order of the names.
@@ -148,7 +152,7 @@ fn who_is_not_ours_any_more_has_nothing() {
     world.add("b");
     world.assign();
     let ours = [key("b"), key("gone")];
-    let allocations = world.ipam.assign(&world.pools, &world.facts, &ours);
+    let allocations = world.ipam.assign(Offer { pools: &world.pools, is_whole: true }, &world.facts, &ours);
     assert_eq!(allocations.into_keys().collect::<Vec<_>>(), [key("b")]);
     world.add("c").created_s = -1;
     assert_eq!(world.addresses(), "a=198.51.100.3 b=198.51.100.2 c=198.51.100.1");

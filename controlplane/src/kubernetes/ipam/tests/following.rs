@@ -4,7 +4,8 @@ use super::*;
 
 /// What one who does not lead serves.
 fn followed(world: &World, ipam: &mut Ipam) -> String {
-    let kept = ipam.keep(&world.pools, &world.facts, world.facts.services.keys());
+    let kept =
+        ipam.keep(Offer { pools: &world.pools, is_whole: true }, &world.facts, world.facts.services.keys());
     let shown = |(key, allocation): (ServiceKey, Allocation)| {
         format!("{}={}", key.name, wish::words(&allocation.addresses))
     };
