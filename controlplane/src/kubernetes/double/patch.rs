@@ -129,15 +129,15 @@ pub fn in_words(request: &Request, code: u16) -> String {
         let within = about["namespace"].as_str().map(|namespace| format!("{namespace}/")).unwrap_or_default();
         return format!("{within}{name} ({reason}){refused}");
     }
-    let what = match &request.subresource {
-        Some(_) => {
+    let what = match request.patch.as_str() {
+        "apply-patch+yaml" => {
             let entries = body["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default();
             let ips: Vec<_> =
                 entries.iter().map(|entry| entry["ip"].as_str().unwrap_or("?").to_owned()).collect();
             format!("status[{}]", ips.join(","))
         }
-        None if kind != "services" => format!("{kind} {}", request.verb),
-        None => {
+        _ if kind != "services" => format!("{kind} {}", request.verb),
+        _ => {
             let adds =
                 body.as_array().is_some_and(|list| list.iter().any(|operation| operation["op"] == "add"));
             if adds { "+finalizer".into() } else { "-finalizer".into() }

@@ -1,4 +1,4 @@
-//! Whose a Service is. What is another controller's gets no write and no event.
+//! Whose a Service is. What is another controller's gets no write and no event, but for taking away what was ours.
 //!
 //! The finalizer's name is shared with cloud providers, and the class is wiped when a Service ceases to be of type
 //! `LoadBalancer`. So a Service is marked with the class that it was claimed by, together with the finalizer: what is
@@ -31,7 +31,7 @@ pub fn needs_cleanup(service: &Service, class: &Class) -> bool {
     if is_ours(service, class) {
         return service.deleting && (service.has_finalizer || is_marked(service, class));
     }
-    !is_foreign(service, class) && is_marked(service, class)
+    is_marked(service, class)
 }
 
 /// It may have an address and be served: not before it is claimed, but a claim that got lost is only renewed.
@@ -47,11 +47,6 @@ pub fn is_claimed(service: &Service, class: &Class) -> bool {
 
 fn is_marked(service: &Service, class: &Class) -> bool {
     service.annotations.get(MARK) == Some(&class.name)
-}
-
-/// It names the class of another controller.
-fn is_foreign(service: &Service, class: &Class) -> bool {
-    service.class.as_ref().is_some_and(|name| *name != class.name)
 }
 
 #[cfg(test)]
@@ -106,8 +101,9 @@ mod tests {
             ("lb - fm", false, true, true, false),
             ("lb other .", false, false, false, false),
             ("lb other f", false, false, false, false),
-            ("lb other fm", false, false, false, false),
-            ("lb other fmd", false, false, false, false),
+            // It became another's while nobody looked, by way of another type.
+            ("lb other fm", false, true, false, true),
+            ("lb other fmd", false, true, false, true),
             ("ip - .", false, false, false, false),
             ("ip - fm", false, true, false, true),
             ("ip - m", false, true, false, true),

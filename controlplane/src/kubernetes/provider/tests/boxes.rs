@@ -101,7 +101,7 @@ async fn whoever_leads_next_keeps_all_addresses_and_does_what_was_left_undone() 
     assert_ne!(kept["shop/second"], [VIP]);
     // The leader comes no further than the finalizer.
     api.rule(|request| {
-        let status = request.from == "first" && request.subresource.is_some();
+        let status = request.from == "first" && request.patch == "apply-patch+yaml";
         status.then_some(Fault::Status(500))
     });
     api.put("services", service("undone", 3, false));
