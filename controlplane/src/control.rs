@@ -256,15 +256,26 @@ impl Control {
         }
     }
 
+    /// Waits no longer for a cluster that has said nothing and of which nothing is remembered.
+    pub fn do_without_cluster(&self, name: &Name) {
+        let mut model = self.model();
+        if model.wants.do_without(name) {
+            let text = "has not answered, and nothing is known of before; all else is served without it";
+            let (level, subject) = (Level::WARN, subject(name));
+            self.journal.tell(Happening { level, subject, text: text.into(), reason: None });
+            self.load(&mut model);
+        }
+    }
+
     /// Goes by the file and the clusters as they are. Returns whether anything changed.
     ///
-    /// A control plane that has just started waits until it knows what its clusters want, or remembers it: the
-    /// dataplane goes on with what it has, and nothing is taken away because it is not known yet.
+    /// A control plane that has just started waits for a while until it knows what its clusters want, or remembers it:
+    /// the dataplane goes on with what it has, and nothing is taken away because it is not known yet.
     fn load(&self, model: &mut Model) -> bool {
         self.cluster_memory.send_if_modified(|memory| replace(memory, model.wants.memory()));
         let Some(Desired { config, snapshot }) = model.file.clone() else { return false };
         let fresh = model.roster.config().is_none();
-        if fresh && config.kubernetes.iter().any(|cluster| !model.wants.knows(&cluster.name)) {
+        if fresh && config.kubernetes.iter().any(|cluster| model.wants.is_awaited(&cluster.name)) {
             tracing::info!("waiting for what the clusters want; what is served stays");
             return false;
         }

@@ -48,6 +48,9 @@ use wants::Name;
 /// asked: what is remembered may lack its last change, and what is missing from it would lose its connections.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// And after so long all else is served without one of which nothing is remembered.
+const LONG_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Serves the clusters that the configuration names, and others when it names others.
 pub struct Providers {
     stop: watch::Sender<bool>,
@@ -124,6 +127,8 @@ async fn one(
     let recalling = async {
         tokio::time::sleep(PATIENCE).await;
         control.recall_cluster(&name);
+        tokio::time::sleep(LONG_PATIENCE.saturating_sub(PATIENCE)).await;
+        control.do_without_cluster(&name);
     };
     let mut candidate = None;
     let serving = async {

@@ -60,6 +60,21 @@ async fn a_fresh_start_waits_for_what_clusters_want() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_was_never_reached_holds_nothing_up_for_ever() {
+    let control = control();
+    configure(&control, &(cluster("a") + &cluster("b")));
+    control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.2"));
+    control.recall_cluster(&Some("b".into()));
+    assert_eq!(served(&control), [""; 0], "nothing is remembered");
+    control.do_without_cluster(&Some("b".into()));
+    assert_eq!(served(&control), ["file", "web"]);
+    assert_eq!(control.look(Model::clusters)[1].source, ClusterSource::Unknown);
+    control.set_cluster(&Some("b".into()), wanted("late", "203.0.113.3"));
+    control.do_without_cluster(&Some("b".into()));
+    assert_eq!(served(&control), ["file", "web", "late"]);
+}
+
+#[tokio::test]
 async fn what_a_cluster_wants_holds_while_it_is_configured_anew_and_goes_with_it() {
     let control = control();
     configure(&control, &cluster("a"));

@@ -1,6 +1,6 @@
 //! What clusters want: as they say, or, while they do not answer after a start, as they are remembered to have said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::de::Error;
@@ -22,6 +22,8 @@ pub struct Wants {
     served: BTreeMap<Name, Want>,
     /// By the process before; what of it is not served yet.
     remembered: Remembered,
+    /// Clusters that neither said anything nor are remembered, and are not waited for any longer.
+    done_without: BTreeSet<Name>,
 }
 
 #[derive(Debug)]
@@ -34,13 +36,14 @@ struct Want {
 impl Wants {
     /// Nothing is known but for this.
     pub fn new(remembered: Remembered) -> Self {
-        Self { served: BTreeMap::new(), remembered }
+        Self { remembered, ..Self::default() }
     }
 
     /// Forgets all clusters but these.
     pub fn keep_only(&mut self, is_configured: impl Fn(&Name) -> bool) {
         self.served.retain(|name, _| is_configured(name));
         self.remembered.0.retain(|name, _| is_configured(name));
+        self.done_without.retain(|name| is_configured(name));
     }
 
     /// Takes in what a cluster says.
@@ -56,9 +59,19 @@ impl Wants {
         true
     }
 
+    /// Waits for a cluster no longer: until it says something it wants nothing. Whether it was waited for.
+    pub fn do_without(&mut self, name: &Name) -> bool {
+        !self.knows(name) && self.done_without.insert(name.clone())
+    }
+
     /// It is known, from itself or from memory, what a cluster wants.
     pub fn knows(&self, name: &Name) -> bool {
         self.served.contains_key(name)
+    }
+
+    /// All else waits until it is known what a cluster wants.
+    pub fn is_awaited(&self, name: &Name) -> bool {
+        !self.knows(name) && !self.done_without.contains(name)
     }
 
     /// Where what is served for a cluster is from.
