@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs the script of shunt-node-ipip in a network namespace, where a bridge stands for the tunnel device: it prepares,
-# says so, and removes what it made. What only a kernel with ipip shows is not shown: that packets come out of it.
+# says so, leaves it to the next pod, and that one removes what was made if it is told to. What only a kernel with ipip
+# shows is not shown: that packets come out of it.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 script=$root/deploy/kubernetes/node/node.sh
@@ -43,17 +44,61 @@ expect "a device as the kernel makes it" "tunl0 is down; ip link set tunl0 up
 rp_filter drops what comes out of tunl0; ip addr add 169.254.99.1/32 dev tunl0 and sysctl net.ipv4.conf.tunl0.rp_filter=2" \
     "$(in_netns "$script" missing)"
 
-nsenter --net=/run/netns/$namespace -- "$script" prepare >"$scratch/log" 2>&1 &
-prepared=$!
-until_true 10 "the node is prepared" test -e "$STATE/ready"
-expect "a prepared node" "" "$(in_netns "$script" missing)"
-expect "rp_filter of a prepared node" 2 "$(setting conf.tunl0.rp_filter)"
-kill -TERM $prepared
-wait $prepared
+# run_pod SETTING...: one until it is ready; sets pod
+run_pod() {
+    nsenter --net=/run/netns/$namespace -- env "$@" "$script" prepare >"$scratch/log" 2>&1 &
+    pod=$!
+    until_true 10 "the node is prepared" test -e "$STATE/ready"
+}
+end_pod() { # end_pod SIGNAL
+    kill "-$1" $pod
+    wait $pod 2>/dev/null || true
+}
+addresses() { in_netns ip -4 -o addr show dev tunl0 | awk '{ print $4 }'; }
+is_up() { in_netns ip -o link show dev tunl0 | grep -q '[<,]UP[,>]'; }
+prepared() { # prepared WHEN
+    expect "what is missing $1" "" "$(in_netns "$script" missing)"
+    expect "rp_filter $1" 2 "$(setting conf.tunl0.rp_filter)"
+    expect "addresses $1" 169.254.99.1/32 "$(addresses)"
+}
+
+code=0
+said=$(in_netns env AT_END=no "$script" prepare 2>&1) || code=$?
+expect "a wrong setting" "2 AT_END is no; write keep or undo" "$code $said"
+
+run_pod AT_END=
+prepared "once it is ready"
+end_pod TERM
 expect "what it said" "this node is ready for mode ipip
+what was made here stays; AT_END=undo removes it" "$(cat "$scratch/log")"
+prepared "between two pods"
+[ ! -e "$STATE/ready" ] || fail "it says that it is ready still"
+
+# One that cannot say a last word, after something else took the device down.
+in_netns ip link set tunl0 down
+run_pod AT_END=keep
+prepared "with the second pod"
+end_pod KILL
+expect "what the second said" "this node is ready for mode ipip" "$(cat "$scratch/log")"
+expect "notes of how to undo it" "$(sort -u "$STATE/undo")" "$(sort "$STATE/undo")"
+prepared "after the second pod"
+
+# The file of the one before says nothing of this one.
+in_netns sysctl -qw net.ipv4.ip_forward=0
+nsenter --net=/run/netns/$namespace -- env AT_END=undo "$script" prepare >"$scratch/log" 2>&1 &
+pod=$!
+until_true 10 "the third to look" grep -q 'ip_forward is off' "$scratch/log"
+[ ! -e "$STATE/ready" ] || fail "the third says that it is ready"
+in_netns sysctl -qw net.ipv4.ip_forward=1
+until_true 10 "the third to be ready" test -e "$STATE/ready"
+prepared "with the third pod"
+end_pod TERM
+expect "what the third said" "ip_forward is off; sysctl net.ipv4.ip_forward=1
+this node is ready for mode ipip
 what was made here is removed" "$(cat "$scratch/log")"
 expect "rp_filter afterwards" 0 "$(setting conf.tunl0.rp_filter)"
-expect "addresses afterwards" "" "$(in_netns ip -4 -o addr show dev tunl0)"
+expect "addresses afterwards" "" "$(addresses)"
 [ ! -e "$STATE/ready" ] || fail "it says that it is ready still"
-if in_netns ip -o link show dev tunl0 | grep -q '[<,]UP[,>]'; then fail "tunl0 is up still"; fi
-say "the script of the nodes prepares, says so, and undoes"
+[ ! -e "$STATE/undo" ] || fail "it notes still how to undo it"
+if is_up; then fail "tunl0 is up still"; fi
+say "the script of the nodes prepares, says so, leaves it to the next pod, and undoes"

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Prepares a node for mode ipip, and undoes it; or checks only.
 #
-#   node.sh prepare   makes what is missing, then checks until it is told to end, and then removes what it made
+#   node.sh prepare   makes what is missing, then checks until it is told to end. What it made stays, because packets need
+#                     it while the next pod starts; with AT_END=undo it is removed, by whichever pod it was made
 #   node.sh check     checks for ever; says what is missing whenever that is something else
 #   node.sh missing   checks once
 #
@@ -16,9 +17,12 @@ devices=${DEVICES:-tunl0:ipip}
 net=${NET:-/proc/sys/net}
 # Link-local: the device needs an address, or rp_filter drops what comes out of it.
 address=${ADDRESS:-169.254.99.1/32}
+# On the node, so that the next pod knows what is to be undone; gone after a restart, as what was made is.
 state=${STATE:-/run/shunt-node}
 ready=$state/ready
 every_s=${EVERY_S:-10}
+# What becomes of what was made: keep or undo
+at_end=${AT_END:-keep}
 
 exists() { ip link show dev "$1" >/dev/null 2>&1; }
 is_up() { ip link show dev "$1" 2>/dev/null | grep -q '[<,]UP[,>]'; }
@@ -56,8 +60,11 @@ missing() {
     forwards || echo "ip_forward is off; sysctl net.ipv4.ip_forward=1"
 }
 
-# Each step notes how to undo it, the last first.
-note() { { echo "$*"; cat "$state/undo" 2>/dev/null || true; } >"$state/undo.new" && mv "$state/undo.new" "$state/undo"; }
+# Each step notes how to undo it, once, the last first.
+note() {
+    if grep -qxF "$*" "$state/undo" 2>/dev/null; then return; fi
+    { echo "$*"; cat "$state/undo" 2>/dev/null || true; } >"$state/undo.new" && mv "$state/undo.new" "$state/undo"
+}
 prepare() {
     for each in $devices; do
         device=${each%%:*}
@@ -81,10 +88,17 @@ prepare() {
     done
 }
 undo() {
-    rm -f "$ready"
     if [ -e "$state/undo" ]; then sh "$state/undo"; fi
     rm -f "$state/undo"
     echo "what was made here is removed"
+}
+finish() {
+    rm -f "$ready"
+    case $1-$at_end in
+        prepare-undo) undo ;;
+        prepare-keep) echo "what was made here stays; AT_END=undo removes it" ;;
+    esac
+    exit 0
 }
 
 # look: says what is missing if that is news; the readiness probe looks for the file
@@ -99,11 +113,9 @@ look() {
 
 main() {
     mkdir -p "$state"
-    if [ "$1" = prepare ]; then
-        trap 'undo; exit 0' TERM INT
-    else
-        trap 'rm -f "$ready"; exit 0' TERM INT
-    fi
+    rm -f "$ready" # of a pod that was killed
+    # shellcheck disable=SC2064 # the command, as it is now
+    trap "finish $1" TERM INT
     while true; do
         if [ "$1" = prepare ]; then prepare; fi
         look
@@ -112,6 +124,7 @@ main() {
     done
 }
 
+case $at_end in keep | undo) ;; *) echo "AT_END is $at_end; write keep or undo" >&2; exit 2 ;; esac
 case ${1:-} in
     prepare | check) main "$1" ;;
     missing) missing ;;

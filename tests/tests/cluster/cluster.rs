@@ -148,14 +148,15 @@ impl Cluster {
         Ok(self.services()?.iter().any(|service| service.vip == vip))
     }
 
+    /// Whether the dataplane forwards by all that the control plane knows.
+    pub fn is_acknowledged(&self) -> Result<bool> {
+        let status = self.status()?;
+        Ok(status.acknowledged == Some(status.generation))
+    }
+
     /// Packets that the workers have received so far.
     pub fn received(&self) -> Result<u64> {
         self.first().counter(Counter::RxPackets)
-    }
-
-    /// Asks the control plane.
-    pub fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.first().ask(path)
     }
 
     /// What Shunt wrote from addresses that are wanted, by the API server's audit log: verb, object, answer.

@@ -80,15 +80,22 @@ fn life(space: &Space, number: usize) -> Result<(Duration, Duration)> {
     Ok((answered, begin.elapsed()))
 }
 
-/// The one endpoint moves to the next node.
+/// How long it takes until the dataplane has acknowledged that the one endpoint moved to the next node.
 fn programmed(space: &Space, number: usize) -> Result<Duration> {
     let cluster = space.cluster;
     let node = &cluster.nodes[(number + 1) % cluster.nodes.len()];
-    let before = cluster.status()?.generation;
+    ensure(!is_alone(space, node)?, || format!("{node} has the endpoint already"))?;
     let begin = Instant::now();
     let path = space.path("endpointslices/watched");
     cluster.api.replace(&path, &slice("watched", &[(node, true)]))?;
-    let acknowledged = || Ok((cluster.status()?.acknowledged > Some(before)).then_some(()));
+    // Weights and generation change together, so one that is agreed upon after the look holds what was seen.
+    let acknowledged = || Ok((is_alone(space, node)? && cluster.is_acknowledged()?).then_some(()));
     wait::until("the dataplane to acknowledge a change", LIMIT, acknowledged)?;
     Ok(begin.elapsed())
+}
+
+/// Whether new flows go to this node and no other.
+fn is_alone(space: &Space, node: &str) -> Result<bool> {
+    let weights = space.weights("watched")?;
+    Ok(weights.iter().all(|(name, weight)| (*weight > 0) == (name == node)) && weights.contains_key(node))
 }

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use shunt_api::snapshot::Protocol;
-use shunt_api::status::{BackendView, ServiceView};
 use shunt_tests::attempt::Outcome;
 use shunt_tests::error::{Error, Result, ensure};
 use shunt_tests::ping::{self, ping};
@@ -33,26 +32,14 @@ const CASES: &[Case] = &[
     ("a VIP answers pings, and refuses a port that no Service has, at once and without a loop", unlisted),
 ];
 
-/// Weights of a Service's backends, by node.
-fn weights(space: &Space, name: &str) -> Result<BTreeMap<String, u16>> {
-    let name = format!("{}/{name}", space.name);
-    let services: Vec<ServiceView> = space.cluster.ask("/v1/services")?;
-    let Some(service) = services.into_iter().find(|service| service.name == name) else {
-        return Ok(BTreeMap::new());
-    };
-    let backends: Vec<BackendView> = space.cluster.ask("/v1/backends")?;
-    let of_pool = backends.into_iter().filter(|backend| backend.pool == service.pool);
-    Ok(of_pool.map(|backend| (backend.name, backend.weight)).collect())
-}
-
 /// Waits until a Service's backends have these weights; nodes that are not named are none.
 fn until_weights(space: &Space, name: &str, expected: &[(&str, u16)]) -> Result<()> {
     let expected: BTreeMap<String, u16> =
         expected.iter().map(|(node, weight)| ((*node).to_owned(), *weight)).collect();
-    let reached = || Ok((weights(space, name)? == expected).then_some(()));
+    let reached = || Ok((space.weights(name)? == expected).then_some(()));
     space
         .until(&format!("backends {expected:?}"), reached)
-        .map_err(|error| Error::Wrong(format!("{error}; they are {:?}", weights(space, name))))
+        .map_err(|error| Error::Wrong(format!("{error}; they are {:?}", space.weights(name))))
 }
 
 /// Names of two nodes.
@@ -191,7 +178,7 @@ fn cordoned(space: &Space) -> Result<()> {
     space.create_and_wait(&service("a"))?;
     let path = format!("/api/v1/nodes/{other}");
     space.cluster.api.merge(&path, &json!({ "spec": { "unschedulable": true } }))?;
-    let stays = space.stays("a cordoned node stays", || Ok(weights(space, "a")?.get(other) == Some(&1)));
+    let stays = space.stays("a cordoned node stays", || Ok(space.weights("a")?.get(other) == Some(&1)));
     space.cluster.api.merge(&path, &json!({ "spec": { "unschedulable": null } }))?;
     stays?;
     until_weights(space, "a", &[(one, 1), (other, 1)])

@@ -1,5 +1,6 @@
 //! A Kubernetes namespace of a scenario's own, and what there is to know of the objects in it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -110,6 +111,18 @@ impl Space<'_> {
         self.until(&format!("Service {name} to go"), || {
             Ok(self.cluster.api.find(&path)?.is_none().then_some(()))
         })
+    }
+
+    /// Weights of a Service's backends in its primary family, by node; none if it is not served.
+    pub fn weights(&self, service: &str) -> Result<BTreeMap<String, u16>> {
+        let name = format!("{}/{service}", self.name);
+        let Some(service) = self.cluster.services()?.into_iter().find(|service| service.name == name) else {
+            return Ok(BTreeMap::new());
+        };
+        // Services may have it in common, and then it is not named like this one.
+        let backends = self.cluster.first().backends()?.into_iter();
+        let of_pool = backends.filter(|backend| backend.pool == service.pool);
+        Ok(of_pool.map(|backend| (backend.name, backend.weight)).collect())
     }
 
     /// The addresses that a Service shows.

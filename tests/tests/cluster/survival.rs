@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use shunt_api::status::BackendView;
 use shunt_tests::client::Transfer;
-use shunt_tests::error::{Result, ensure};
+use shunt_tests::error::{Error, Result, ensure};
 use shunt_tests::wait;
 
 use crate::client::{ask, expect_nodes, until_answered};
@@ -54,14 +53,18 @@ impl Scene<'_> {
         self.vips.iter().try_for_each(|vip| ask(self.cluster(), *vip, REQUESTS).map(drop))
     }
 
-    /// Waits until a node takes no new flows of either Service, or takes some.
+    /// Waits until a node takes no new flows of either Service, or takes some of both.
     fn until_weight(&self, node: &str, takes: bool) -> Result<()> {
         self.space.until(&format!("{node} to take new flows: {takes}"), || {
-            let backends: Vec<BackendView> = self.cluster().ask("/v1/backends")?;
-            let prefix = format!("{}/", self.space.name);
-            let mut of_node =
-                backends.iter().filter(|backend| backend.name == node && backend.pool.starts_with(&prefix));
-            Ok(of_node.all(|backend| (backend.weight > 0) == takes).then_some(()))
+            for service in ["all", "local"] {
+                let weights = self.space.weights(service)?;
+                let none = || Error::Wrong(format!("{node} is no backend of {service}: {weights:?}"));
+                let weight = weights.get(node).ok_or_else(none)?;
+                if (*weight > 0) != takes {
+                    return Ok(None);
+                }
+            }
+            Ok(self.cluster().is_acknowledged()?.then_some(()))
         })
     }
 }
