@@ -224,7 +224,7 @@ fn interrupts(state: &NicState) -> Option<Finding> {
         let what = format!("all {} interrupts may go to the same CPUs ({})", state.irqs.len(), first.cpus);
         return Some(advice("interrupts", what, "irq_cpus = [...] in nic.toml"));
     }
-    Some(good("interrupts", format!("{} of queues are told apart by CPU", state.irqs.len())))
+    Some(good("interrupts", "each queue's has CPUs of its own, as far as there are several"))
 }
 
 fn memory(state: &NicState, cpus: &Cpus) -> Option<Finding> {

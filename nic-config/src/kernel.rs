@@ -113,7 +113,7 @@ impl Kernel {
         let irqs = irq::of(&self.root, &found.nic.name, found.bus_device.as_deref());
         let mut state = NicState {
             values: found.flags.into_iter().map(|(item, on)| (item, Value::Switch(on))).collect(),
-            limits: BTreeMap::new(),
+            limits: found.mtu_max.map(|max| (Item::Mtu, max.into())).into_iter().collect(),
             rules_max: None,
             idle_features: Vec::new(),
             irqs,

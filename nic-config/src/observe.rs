@@ -95,6 +95,8 @@ pub struct Found {
     pub flags: Vec<(Item, bool)>,
     /// Directory of the device on its bus.
     pub bus_device: Option<PathBuf>,
+    /// Largest IP packet that the driver takes, if there is a limit.
+    pub mtu_max: Option<u32>,
     loopback: bool,
 }
 
@@ -177,13 +179,14 @@ fn link(message: &LinkMessage) -> Found {
         xdp: None,
         xdp_program: None,
     };
-    let (mut bus, mut device) = (None, None);
+    let (mut bus, mut device, mut mtu_max) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => nic.name.clone_from(name),
             LinkAttribute::Carrier(carrier) => nic.carrier = Some(*carrier != 0),
             LinkAttribute::Address(address) => nic.mac = mac(address),
             LinkAttribute::Mtu(mtu) => nic.mtu = Some(*mtu),
+            LinkAttribute::MaxMtu(max) => mtu_max = Some(*max).filter(|&max| max > 0),
             LinkAttribute::Xdp(xdp) => nic.xdp_program = xdp_program(xdp),
             LinkAttribute::ParentDevBusName(name) => bus = Some(name),
             LinkAttribute::ParentDevName(name) => device = Some(name),
@@ -198,7 +201,7 @@ fn link(message: &LinkMessage) -> Found {
         (Item::AllMulticast, LinkFlags::Allmulti),
     ];
     let flags_set = settable.map(|(item, flag)| (item, flags.contains(flag))).to_vec();
-    Found { nic, flags: flags_set, loopback: flags.contains(LinkFlags::Loopback), bus_device }
+    Found { nic, flags: flags_set, loopback: flags.contains(LinkFlags::Loopback), bus_device, mtu_max }
 }
 
 fn mac(address: &[u8]) -> Option<String> {

@@ -136,7 +136,7 @@ impl<T> From<&Want<T>> for Origin {
 
 impl Draft<'_> {
     /// Plans that these settings have such values, as far as they exist; if none does, that is a problem.
-    fn ask(&mut self, wanted: Vec<(Setting, Value)>, origin: &Origin, reason: &str) {
+    fn ask(&mut self, wanted: &[(Setting, Value)], origin: &Origin, reason: &str) {
         let there: Vec<_> = wanted
             .iter()
             .filter_map(|(setting, to)| Some((setting, self.observed.value(setting)?.clone(), to)))

@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(names, expected);
         for pitfall in all().iter().flat_map(|profile| &profile.pitfalls) {
             assert!(
-                ["[K] ", "[I] ", "[D] "].iter().any(|kind| pitfall.source.starts_with(kind)),
+                ["[K] ", "[I] ", "[D] ", "[M] "].iter().any(|kind| pitfall.source.starts_with(kind)),
                 "{pitfall:?}"
             );
             assert!(!pitfall.what.is_empty() && !pitfall.remedy.is_empty(), "{pitfall:?}");

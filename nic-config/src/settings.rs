@@ -23,6 +23,7 @@ const FEATURES_WANTED: u16 = 3;
 const FEATURES_ACTIVE: u16 = 4;
 const FEATURES_FIXED: u16 = 5;
 /// `ETHTOOL_A_BITSET_*`, as lists of named bits.
+const BITSET_IS_LIST: u16 = 1;
 const BITSET_BITS: u16 = 3;
 const BITSET_BIT: u16 = 1;
 const BIT_NAME: u16 = 2;
@@ -135,12 +136,18 @@ fn features(answer: &Attributes) -> Vec<Feature> {
     switchable.map(feature).collect()
 }
 
-/// Names of the bits that are set. A set without a mask lists those alone.
+/// Names of the bits that are set. A list has those alone; a set with a mask has all of the mask, and marks
+/// those that are set.
 fn names(answer: &Attributes, set: u16) -> Vec<String> {
-    let Some(bits) = answer.inner(set).and_then(|set| set.inner(BITSET_BITS)) else { return Vec::new() };
+    let Some(set) = answer.inner(set) else { return Vec::new() };
+    let Some(bits) = set.inner(BITSET_BITS) else { return Vec::new() };
+    let is_list = set.value(BITSET_IS_LIST).is_some();
     let name = |(_, bit): (u16, &[u8])| {
-        let name = Attributes::from(bit).value(BIT_NAME)?.to_vec();
-        Some(String::from_utf8(name).ok()?.trim_end_matches('\0').to_owned())
+        let bit = Attributes::from(bit);
+        let is_set = is_list || bit.value(BIT_VALUE).is_some();
+        let name = String::from_utf8(bit.value(BIT_NAME)?.to_vec()).ok()?;
+        let name = name.trim_end_matches('\0');
+        (is_set && !name.is_empty()).then(|| name.to_owned())
     };
     bits.read().unwrap_or_default().into_iter().filter_map(name).collect()
 }
@@ -149,20 +156,30 @@ fn names(answer: &Attributes, set: u16) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn set(names: &[&str]) -> Attributes {
+    fn list(names: &[&str]) -> Attributes {
         let bits = names.iter().fold(Attributes::default(), |bits, name| {
             bits.nest(BITSET_BIT, &Attributes::default().number(1, 0).text(BIT_NAME, name))
+        });
+        Attributes::default().with(BITSET_IS_LIST, &[]).nest(BITSET_BITS, &bits)
+    }
+
+    /// With a mask of all.
+    fn masked(bits: &[(&str, bool)]) -> Attributes {
+        let bits = bits.iter().fold(Attributes::default(), |bits, (name, is_set)| {
+            let bit = Attributes::default().text(BIT_NAME, name);
+            bits.nest(BITSET_BIT, &if *is_set { bit.with(BIT_VALUE, &[]) } else { bit })
         });
         Attributes::default().nest(BITSET_BITS, &bits)
     }
 
     #[test]
     fn features_are_those_that_can_be_switched() {
+        let possible = [("rx-gro", true), ("rx-lro", true), ("rx-fcs", true), ("highdma", false), ("", true)];
         let answer = Attributes::default()
-            .nest(FEATURES_HARDWARE, &set(&["rx-gro", "rx-lro", "rx-fcs"]))
-            .nest(FEATURES_WANTED, &set(&["rx-gro", "rx-lro"]))
-            .nest(FEATURES_ACTIVE, &set(&["rx-gro", "highdma"]))
-            .nest(FEATURES_FIXED, &set(&["rx-fcs"]));
+            .nest(FEATURES_HARDWARE, &masked(&possible))
+            .nest(FEATURES_WANTED, &list(&["rx-gro", "rx-lro"]))
+            .nest(FEATURES_ACTIVE, &list(&["rx-gro", "highdma"]))
+            .nest(FEATURES_FIXED, &list(&["rx-fcs"]));
         let feature = |name: &str, active| Feature { name: name.to_owned(), wanted: true, active };
         assert_eq!(features(&answer), [feature("rx-gro", true), feature("rx-lro", false)]);
     }

@@ -76,12 +76,20 @@ pub fn restore(
             let why = reasons.get(&entry.setting).map_or("it does not stay so", String::as_str);
             let why = format!("{} cannot be {} again: {why}", entry.setting, entry.before);
             restored.failed.push((entry.clone(), why));
-        } else if !is_as_before(entry, &observed) && !settled.contains(&entry.setting) {
+        } else if !is_as_before(entry, &observed)
+            && !settled.contains(&entry.setting)
+            && is_kept(&entry.setting)
+        {
             restored.gone.push(entry.setting.clone());
         }
     }
     restored.done.retain(|entry| !restored.failed.iter().any(|(failed, _)| failed == entry));
     Ok(restored)
+}
+
+/// Polling contexts and interrupts come and go with queues and are new each time, so nobody misses one.
+fn is_kept(setting: &Setting) -> bool {
+    !matches!(setting.item, Item::OneNapi { .. } | Item::Irq(_))
 }
 
 fn scope(entries: &[Entry]) -> Scope {

@@ -41,7 +41,7 @@ const RING: Kind = Kind::Number(1..=65_536);
 const WAIT: Kind = Kind::Number(0..=1_000_000);
 /// From the smallest that IPv4 knows to the largest that a packet can say.
 const MTU: Kind = Kind::Number(68..=65_535);
-const SPREADS_UDP: &str =
+const SPREADS_BY: &str =
     "packets are spread over queues by these fields; with ports (f, n), fragments go elsewhere";
 const MODERATION: &str = "an interrupt for each packet costs CPU, a late one costs time";
 const RINGS: &str = "a longer ring outlasts a longer pause of its worker, and takes more cache";
@@ -60,10 +60,10 @@ pub const KEYS: [Key; 24] = [
     ),
     key("ring_rx", RING, || vec![Item::Ring(Direction::Rx)], RINGS),
     key("ring_tx", RING, || vec![Item::Ring(Direction::Tx)], RINGS),
-    key("hash_tcp4", Kind::HashFields, || vec![Item::HashFields(Traffic::Tcp4)], SPREADS_UDP),
-    key("hash_udp4", Kind::HashFields, || vec![Item::HashFields(Traffic::Udp4)], SPREADS_UDP),
-    key("hash_tcp6", Kind::HashFields, || vec![Item::HashFields(Traffic::Tcp6)], SPREADS_UDP),
-    key("hash_udp6", Kind::HashFields, || vec![Item::HashFields(Traffic::Udp6)], SPREADS_UDP),
+    key("hash_tcp4", Kind::HashFields, || vec![Item::HashFields(Traffic::Tcp4)], SPREADS_BY),
+    key("hash_udp4", Kind::HashFields, || vec![Item::HashFields(Traffic::Udp4)], SPREADS_BY),
+    key("hash_tcp6", Kind::HashFields, || vec![Item::HashFields(Traffic::Tcp6)], SPREADS_BY),
+    key("hash_udp6", Kind::HashFields, || vec![Item::HashFields(Traffic::Udp6)], SPREADS_BY),
     key("rx_usecs", WAIT, || vec![Item::Coalesce(Coalescing::RxUsecs)], MODERATION),
     key("rx_frames", WAIT, || vec![Item::Coalesce(Coalescing::RxFrames)], MODERATION),
     key("tx_usecs", WAIT, || vec![Item::Coalesce(Coalescing::TxUsecs)], MODERATION),

@@ -145,3 +145,18 @@ fn a_parameters_name_does_not_leave_its_directory() {
         assert!(parse(&format!("[host.sysctl]\n\"{name}\" = 1"), "nic.toml").is_err(), "{name}");
     }
 }
+
+#[test]
+fn the_documentation_has_all_keys_and_its_files_are_right() {
+    let page = include_str!("../../../docs/nic-config.md");
+    let names = KEYS.iter().map(|key| key.name).chain(NIC_KEYS).chain(HOST_KEYS);
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+    let files: Vec<&str> =
+        page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(files.len(), 2);
+    for file in files {
+        parse(file, "nic.toml").unwrap();
+    }
+}

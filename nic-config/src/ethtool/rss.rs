@@ -1,5 +1,6 @@
 //! How a NIC spreads packets over its queues, as drivers take it: `struct ethtool_rxfh`, and the hash fields
 //! of `struct ethtool_rxnfc` (linux/ethtool.h).
+#![deny(unsafe_code)]
 
 /// `struct ethtool_rxfh` before the table and the key.
 const HEAD_BYTES: usize = 24;

@@ -1,5 +1,6 @@
 //! Steering rules as drivers take them: `struct ethtool_rxnfc` and `struct ethtool_rx_flow_spec`
 //! (linux/ethtool.h). Only rules by destination address, protocol and destination port are understood.
+#![deny(unsafe_code)]
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

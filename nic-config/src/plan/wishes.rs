@@ -4,6 +4,7 @@ use super::{Draft, Origin};
 use crate::desired::{DesiredHost, DesiredNic, Want};
 use crate::ethtool::rss;
 use crate::files::cpu_list;
+use crate::host::Cpus;
 use crate::kernel::NicState;
 use crate::profile::{self, Symmetry};
 use crate::setting::{Coalescing, Item, QueueKind, Setting, Value};
@@ -17,14 +18,14 @@ const ONE_WORKER: &str = "each queue is served by one worker";
 pub fn host(draft: &mut Draft<'_>, desired: &DesiredHost) {
     for wish in &desired.wishes {
         let wanted = vec![(wish.setting.clone(), wish.want.value.clone())];
-        draft.ask(wanted, &Origin::from(&wish.want), &wish.reason);
+        draft.ask(&wanted, &Origin::from(&wish.want), &wish.reason);
     }
     let cpus = &draft.observed.host.cpus;
     if let Some(want) = &desired.governor {
         let governor = |cpu: &u32| (Setting::host(Item::Governor(*cpu)), Value::Text(want.value.clone()));
-        let wanted = cpus.online.iter().map(governor).collect();
+        let wanted: Vec<_> = cpus.online.iter().map(governor).collect();
         draft.ask(
-            wanted,
+            &wanted,
             &Origin::from(want),
             "a core that slows down when it is idle is late for the next packet",
         );
@@ -72,7 +73,7 @@ fn plain(draft: &mut Draft<'_>, state: &NicState, desired: &DesiredNic) {
             let why = "no queue has NAPI settings of its own; that needs Linux 6.13 and a NIC that is up";
             draft.cannot(&origin, why);
         }
-        draft.ask(wanted, &origin, &wishes[0].reason);
+        draft.ask(&wanted, &origin, &wishes[0].reason);
     }
 }
 
@@ -96,7 +97,7 @@ fn queues(draft: &mut Draft<'_>, state: &NicState, desired: &DesiredNic) {
         let wanted = kinds
             .into_iter()
             .map(|item| (Setting::of(&desired.name, item), Value::Number(want.value.into())));
-        draft.ask(wanted.collect(), &Origin::from(want), ONE_WORKER);
+        draft.ask(&wanted.collect::<Vec<_>>(), &Origin::from(want), ONE_WORKER);
     }
     let table = state.values.get(&Item::RssTable);
     let over = |queues| match table {
@@ -106,14 +107,10 @@ fn queues(draft: &mut Draft<'_>, state: &NicState, desired: &DesiredNic) {
     let setting = Setting::of(&desired.name, Item::RssTable);
     match (&desired.spread, &desired.queues) {
         (Some(want), _) => {
-            draft.ask(
-                vec![(setting, over(want.value))],
-                &Origin::from(want),
-                "RSS spreads over these queues",
-            );
+            draft.ask(&[(setting, over(want.value))], &Origin::from(want), "RSS spreads over these queues");
         }
         (None, Some(want)) if table.is_some() => {
-            draft.ask(vec![(setting, over(want.value))], &Origin::from(want), "RSS spreads over all queues");
+            draft.ask(&[(setting, over(want.value))], &Origin::from(want), "RSS spreads over all queues");
         }
         _ => {}
     }
@@ -133,7 +130,7 @@ fn symmetric(draft: &mut Draft<'_>, state: &NicState, desired: &DesiredNic) {
         (Symmetry::Key, _) => return,
     };
     let reason = "both directions of a flow come to one queue";
-    draft.ask(vec![(Setting::of(&desired.name, item), value)], &Origin::from(want), reason);
+    draft.ask(&[(Setting::of(&desired.name, item), value)], &Origin::from(want), reason);
 }
 
 /// Rules go to free places from the first on, unless they are there already.
@@ -146,7 +143,7 @@ fn steer(draft: &mut Draft<'_>, state: &NicState, desired: &DesiredNic) {
     };
     let ntuple = Setting::of(&desired.name, Item::Feature(NTUPLE.to_owned()));
     if draft.observed.value(&ntuple).is_some() {
-        draft.ask(vec![(ntuple, Value::Switch(true))], &origin, "steering rules need it");
+        draft.ask(&[(ntuple, Value::Switch(true))], &origin, "steering rules need it");
     }
     let present: Vec<&Value> =
         state.values.values().filter(|value| matches!(value, Value::Rule(_))).collect();
@@ -163,7 +160,7 @@ fn steer(draft: &mut Draft<'_>, state: &NicState, desired: &DesiredNic) {
             continue;
         };
         let wanted = vec![(Setting::of(&desired.name, Item::Rule(place)), rule)];
-        draft.ask(wanted, &origin, "this traffic goes to a queue that Shunt serves");
+        draft.ask(&wanted, &origin, "this traffic goes to a queue that Shunt serves");
     }
 }
 
@@ -176,16 +173,7 @@ fn interrupts(draft: &mut Draft<'_>, state: &NicState, desired: &DesiredNic) {
         let why = format!("CPU {absent} is not at work; those at work are {}", cpu_list(&cpus.online));
         return draft.cannot(&origin, &why);
     }
-    let node = state.nic.numa_node.and_then(|node| Some((node, cpus.nodes.get(&node)?)));
-    if let Some((node, near)) = node {
-        if let Some(far) = want.value.iter().find(|cpu| !near.contains(cpu)) {
-            let near = cpu_list(near);
-            draft.plan.notes.push(format!(
-                "{}: {} is next to memory node {node}, and CPU {far} is not; near it are {near}",
-                origin.text, desired.name
-            ));
-        }
-    }
+    draft.plan.notes.extend(far_from_memory(state, cpus, want));
     if state.irqs.is_empty() {
         let will_be_up = desired.wishes.iter().any(|wish| wish.setting.item == Item::Up);
         let why = format!(
@@ -202,8 +190,21 @@ fn interrupts(draft: &mut Draft<'_>, state: &NicState, desired: &DesiredNic) {
         let cpu = want.value[irq.queue as usize % want.value.len()];
         (Setting::of(&desired.name, Item::Irq(irq.name.clone())), Value::Text(cpu.to_string()))
     };
-    let wanted = state.irqs.iter().filter(|irq| irq.queue < queues).map(place).collect();
-    draft.ask(wanted, &origin, "the kernel's part of a queue runs where its interrupt does");
+    let wanted = state.irqs.iter().filter(|irq| irq.queue < queues).map(place).collect::<Vec<_>>();
+    draft.ask(&wanted, &origin, "the kernel's part of a queue runs where its interrupt does");
+}
+
+/// A word if a CPU is not next to the memory that the NIC is next to.
+fn far_from_memory(state: &NicState, cpus: &Cpus, want: &Want<Vec<u32>>) -> Option<String> {
+    let node = state.nic.numa_node?;
+    let near = cpus.nodes.get(&node)?;
+    let far = want.value.iter().find(|cpu| !near.contains(cpu))?;
+    Some(format!(
+        "{}: {} is next to memory node {node}, and CPU {far} is not; near it are {}",
+        Origin::from(want).text,
+        state.nic.name,
+        cpu_list(near)
+    ))
 }
 
 /// What Shunt wants of any NIC, unless the file speaks of it. Nobody asked for it in so many words, so what
@@ -219,7 +220,7 @@ fn defaults(draft: &mut Draft<'_>, state: &NicState, desired: &DesiredNic) {
     for (item, reason) in features.chain(adaptive) {
         let spoken_of = desired.wishes.iter().any(|wish| wish.setting.item == item);
         if !spoken_of && state.values.contains_key(&item) {
-            draft.ask(vec![(Setting::of(&desired.name, item), Value::Switch(false))], &origin, reason);
+            draft.ask(&[(Setting::of(&desired.name, item), Value::Switch(false))], &origin, reason);
         }
     }
 }
