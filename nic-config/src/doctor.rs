@@ -220,8 +220,9 @@ fn offloads(state: &NicState, profile: Option<&Profile>) -> Vec<Finding> {
 
 fn interrupts(state: &NicState) -> Option<Finding> {
     let first = state.irqs.first()?;
-    if state.irqs.len() > 1 && state.irqs.iter().all(|irq| irq.cpus == first.cpus) {
-        let what = format!("all {} interrupts may go to the same CPUs ({})", state.irqs.len(), first.cpus);
+    let several = state.irqs.iter().any(|irq| irq.queue != first.queue);
+    if several && state.irqs.iter().all(|irq| irq.cpus == first.cpus) {
+        let what = format!("those of all queues may go to the same CPUs ({})", first.cpus);
         return Some(advice("interrupts", what, "irq_cpus = [...] in nic.toml"));
     }
     Some(good("interrupts", "each queue's has CPUs of its own, as far as there are several"))

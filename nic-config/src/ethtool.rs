@@ -206,7 +206,8 @@ impl Ethtool {
 
     /// A change; an error if the driver cannot do it.
     fn command(&self, interface: &str, structure: Vec<u8>) -> io::Result<()> {
-        self.exchange(interface, structure)?.map(drop).ok_or_else(|| io::ErrorKind::Unsupported.into())
+        let unsupported = || io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        self.exchange(interface, structure)?.map(drop).ok_or_else(unsupported)
     }
 
     /// Lets the kernel read and fill a structure; `None` if the driver does not know the command.

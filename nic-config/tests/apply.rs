@@ -206,6 +206,19 @@ fn revert_killed_at_any_step_goes_on() {
 }
 
 #[test]
+fn coalescing_of_a_tap_comes_back() {
+    let Some(case) = Case::new("tap", "[[nic]]\nname = \"tap\"\nrx_frames = 16\n") else { return };
+    case.namespace.ip("tuntap add tap mode tap");
+    let coalescing = || String::from_utf8(case.namespace.run("ethtool", &["-c", "tap"]).stdout).unwrap();
+    let before = coalescing();
+    assert_eq!(case.apply()["done"].as_array().unwrap().len(), 1);
+    let after = coalescing();
+    assert!(after.lines().any(|line| line.split_whitespace().eq(["rx-frames:", "16"])), "{after}");
+    case.revert();
+    assert_eq!(coalescing(), before);
+}
+
+#[test]
 fn a_refused_setting_leaves_what_was_before() {
     let text = format!("{FILE}[[nic]]\nname = \"mac\"\nmtu = 9000\n");
     let Some(case) = Case::new("refused", &text) else { return };

@@ -74,7 +74,12 @@ pub const KEYS: [Key; 24] = [
         || vec![Item::Coalesce(Coalescing::AdaptiveRx), Item::Coalesce(Coalescing::AdaptiveTx)],
         "the driver lengthens its waits by guesses about TCP; Shunt sees both ends' delay",
     ),
-    key("gro", Kind::Switch, || feature("rx-gro"), "a veth hands over redirected frames only while it polls"),
+    key(
+        "gro",
+        Kind::Switch,
+        || feature("rx-gro"),
+        "merges what is passed to the kernel; a veth takes redirected frames only with it",
+    ),
     key("lro", Kind::Switch, || feature("rx-lro"), "merged packets are none that came from the wire"),
     key("gro_hw", Kind::Switch, || feature("rx-gro-hw"), "merged packets are none that came from the wire"),
     key(
