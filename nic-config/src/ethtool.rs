@@ -1,14 +1,22 @@
-//! What a driver tells through `SIOCETHTOOL` (linux/ethtool.h): its name, queues, rings and link speed.
+//! What a driver tells and takes through `SIOCETHTOOL` (linux/ethtool.h): its name, queues, rings and link
+//! speed; how it spreads packets over its queues, and its steering rules.
 //!
-//! The newer netlink form of ethtool does not tell the driver's name, and sysfs shows the network namespace
-//! it was mounted in rather than ours; the ioctl has neither fault.
+//! The newer netlink form of ethtool does not tell the driver's name, knows no steering rules, and spreads
+//! packets since Linux 6.17 only; and sysfs shows the network namespace it was mounted in rather than ours.
+//! The ioctl has none of these faults. What netlink sets well is in `settings.rs`.
 #![allow(unsafe_code)] // ioctl
+
+pub mod rss;
+pub mod rules;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketType, socket};
 use serde::Serialize;
+
+use self::rss::{Change, Rss};
+use self::rules::Rule;
 
 /// Longest interface name, without the final zero byte.
 const NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
@@ -133,13 +141,81 @@ impl Ethtool {
         Ok(self.ask(interface, Question::Link { mask_words })?.and_then(|answer| speed_mbps(&answer)))
     }
 
+    /// How it spreads packets; `None` if it does not tell or has one queue only.
+    pub fn rss(&self, interface: &str) -> io::Result<Option<Rss>> {
+        let Some(first) = self.exchange(interface, rss::request(RSS_GET, 0, 0))? else { return Ok(None) };
+        let (slots, key_bytes) = rss::sizes(&first);
+        if slots.max(key_bytes) > RSS_PARTS_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let answer = self.exchange(interface, rss::request(RSS_GET, slots, key_bytes))?;
+        Ok(answer.as_deref().and_then(rss::read).filter(|rss| !rss.table.is_empty()))
+    }
+
+    /// Changes how it spreads packets.
+    pub fn set_rss(&self, interface: &str, change: Change<'_>) -> io::Result<()> {
+        let now = self.rss(interface)?.ok_or(io::ErrorKind::Unsupported)?;
+        self.command(interface, rss::change(RSS_SET, &now, change))
+    }
+
+    /// The fields that it hashes of packets of a `flow_type`; `None` if it does not tell.
+    pub fn hash_fields(&self, interface: &str, flow_type: u32) -> io::Result<Option<u64>> {
+        match self.exchange(interface, hash_fields(HASH_FIELDS_GET, flow_type, 0)) {
+            Ok(answer) => Ok(answer.map(|answer| word_64(&answer, 1))),
+            // Drivers say so of a `flow_type` they do not know.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Changes the fields that it hashes.
+    pub fn set_hash_fields(&self, interface: &str, flow_type: u32, fields: u64) -> io::Result<()> {
+        self.command(interface, hash_fields(HASH_FIELDS_SET, flow_type, fields))
+    }
+
+    /// Places of all steering rules, each with its rule if it is one that we understand, and how many fit;
+    /// `None` if it has none.
+    pub fn rules(&self, interface: &str) -> io::Result<Option<RuleTable>> {
+        let Some(count) = self.exchange(interface, rules::request(RULES_COUNT, 0))? else { return Ok(None) };
+        let count = rules::count(&count);
+        if count > RULES_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let listing = self.exchange(interface, rules::request(RULES_LIST, count))?;
+        let Some(listing) = listing else { return Ok(None) };
+        let mut table = RuleTable { capacity: rules::capacity(&listing), rules: Vec::new() };
+        for place in rules::places(&listing) {
+            let answer = self.exchange(interface, rules::about(RULE_GET, place))?;
+            table.rules.push((place, answer.as_deref().and_then(rules::rule)));
+        }
+        Ok(Some(table))
+    }
+
+    /// Puts a steering rule in a place, or empties it.
+    pub fn set_rule(&self, interface: &str, place: u32, rule: Option<&Rule>) -> io::Result<()> {
+        match rule {
+            Some(rule) => self.command(interface, rules::insertion(RULE_INSERT, place, rule)),
+            None => self.command(interface, rules::about(RULE_DELETE, place)),
+        }
+    }
+
     /// One question; `None` if the driver cannot answer it.
     fn ask(&self, interface: &str, question: Question) -> io::Result<Option<Vec<u8>>> {
+        self.exchange(interface, question.request())
+    }
+
+    /// A change; an error if the driver cannot do it.
+    fn command(&self, interface: &str, structure: Vec<u8>) -> io::Result<()> {
+        let unsupported = || io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        self.exchange(interface, structure)?.map(drop).ok_or_else(unsupported)
+    }
+
+    /// Lets the kernel read and fill a structure; `None` if the driver does not know the command.
+    fn exchange(&self, interface: &str, mut structure: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
         let name = interface.as_bytes();
         if name.len() > NAME_BYTES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let mut structure = question.request();
         let mut request = libc::ifreq {
             ifr_name: [0; libc::IFNAMSIZ],
             ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: structure.as_mut_ptr().cast() },
@@ -149,7 +225,9 @@ impl Ethtool {
         }
         // SAFETY: `request` is a valid `struct ifreq` whose name ends with a zero byte, and `ifru_data`
         // points at `structure`, which outlives the call and is as large as the largest structure that the
-        // kernel reads or writes for this command: both sizes come from the same `Question`.
+        // kernel reads or writes for this command: `Question::request`, `rss::{request, change}`,
+        // `rules::{request, about, insertion}` and `hash_fields`, which alone make structures, write into
+        // them a command together with its size, and the lengths of the arrays that they have room for.
         let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
         if result >= 0 {
             return Ok(Some(structure));
@@ -157,6 +235,37 @@ impl Ethtool {
         let error = io::Error::last_os_error();
         if error.raw_os_error() == Some(libc::EOPNOTSUPP) { Ok(None) } else { Err(error) }
     }
+}
+
+/// Commands of which `rss` and `rules` make the structures.
+const HASH_FIELDS_GET: u32 = 0x29;
+const HASH_FIELDS_SET: u32 = 0x2a;
+const RULES_COUNT: u32 = 0x2e;
+const RULE_GET: u32 = 0x2f;
+const RULES_LIST: u32 = 0x30;
+const RULE_DELETE: u32 = 0x31;
+const RULE_INSERT: u32 = 0x32;
+const RSS_GET: u32 = 0x46;
+const RSS_SET: u32 = 0x47;
+/// More slots or bytes of key, or more rules, than any NIC has: a driver that says so is not believed.
+const RSS_PARTS_MAX: u32 = 1 << 16;
+const RULES_MAX: usize = 1 << 16;
+
+/// Steering rules of a NIC.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleTable {
+    /// How many fit.
+    pub capacity: u32,
+    /// Place, and rule if it is one that we understand.
+    pub rules: Vec<(u32, Option<Rule>)>,
+}
+
+/// `struct ethtool_rxnfc` about hash fields: command, `flow_type`, then the fields as 64 bits.
+fn hash_fields(command: u32, flow_type: u32, fields: u64) -> Vec<u8> {
+    let mut structure = rules::request(command, 0);
+    structure[4..8].copy_from_slice(&flow_type.to_ne_bytes());
+    structure[8..16].copy_from_slice(&fields.to_ne_bytes());
+    structure
 }
 
 /// `struct ethtool_drvinfo`: command, then five fields of 32 characters, of which the first is the driver
@@ -194,6 +303,13 @@ fn number(answer: &[u8], word: usize) -> u32 {
     let mut bytes = [0; 4];
     bytes.copy_from_slice(&answer[4 * word..4 * word + 4]);
     u32::from_ne_bytes(bytes)
+}
+
+/// The 64-bit word at this place.
+fn word_64(answer: &[u8], word: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&answer[8 * word..8 * word + 8]);
+    u64::from_ne_bytes(bytes)
 }
 
 /// Characters up to the first zero byte.
@@ -248,6 +364,12 @@ mod tests {
             tx: Some(Quantity { current: 256, max: 2048 }),
         };
         assert_eq!(rings(&ringparam), expected);
+    }
+
+    #[test]
+    fn hash_fields_stand_behind_the_flow_type() {
+        let structure = hash_fields(HASH_FIELDS_SET, 2, 0xf0);
+        assert_eq!((structure.len(), number(&structure, 1), word_64(&structure, 1)), (192, 2, 0xf0));
     }
 
     #[test]

@@ -4,21 +4,21 @@
 use std::collections::HashMap;
 use std::io;
 
-use netlink_packet_core::{DecodeError, Emitable, NlasIterator, ParseableParametrized};
-use netlink_packet_generic::constants::GENL_ID_CTRL;
-use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
-use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
-use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
-use netlink_sys::protocols::NETLINK_GENERIC;
+use netlink_packet_core::DecodeError;
 use serde::Serialize;
 
-use crate::netlink;
+use crate::genl::{Attributes, Family, unsigned};
+use crate::setting::Knob;
 
 const FAMILY: &str = "netdev";
 const COMMAND_DEV_GET: u8 = 1;
+const COMMAND_NAPI_GET: u8 = 11;
+const COMMAND_NAPI_SET: u8 = 14;
 const ATTRIBUTE_IFINDEX: u16 = 1;
 const ATTRIBUTE_XDP_FEATURES: u16 = 3;
 const ATTRIBUTE_XDP_ZC_MAX_SEGS: u16 = 4;
+const ATTRIBUTE_NAPI_IFINDEX: u16 = 1;
+const ATTRIBUTE_NAPI_ID: u16 = 2;
 
 /// Names of `enum netdev_xdp_act`, by bit.
 const FEATURES: [&str; 7] =
@@ -35,83 +35,59 @@ pub struct XdpSupport {
 
 /// All devices of this network namespace by interface index; `None` if the kernel is too old to tell.
 pub fn xdp_support() -> io::Result<Option<HashMap<u32, XdpSupport>>> {
-    let Some(family) = family_id()? else { return Ok(None) };
-    let mut question = GenlMessage::from_payload(Device::default());
-    question.set_resolved_family_id(family);
-    let devices = netlink::dump(NETLINK_GENERIC, question)?;
-    Ok(Some(devices.into_iter().map(|device| (device.payload.ifindex, device.payload.xdp)).collect()))
+    let Some(family) = Family::named(FAMILY)? else { return Ok(None) };
+    let devices = family.dump(COMMAND_DEV_GET, Attributes::default())?;
+    let devices = devices.iter().map(device).collect::<Result<_, _>>().map_err(io::Error::other)?;
+    Ok(Some(devices))
 }
 
-/// Families are numbered as the kernel loads them.
-fn family_id() -> io::Result<Option<u16>> {
-    let named = vec![GenlCtrlAttrs::FamilyName(FAMILY.to_owned())];
-    let mut question = GenlMessage::from_payload(GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: named });
-    question.set_resolved_family_id(GENL_ID_CTRL);
-    match netlink::query(NETLINK_GENERIC, question) {
-        Ok(answers) => Ok(answers.iter().flat_map(|answer| &answer.payload.nlas).find_map(|nla| match nla {
-            GenlCtrlAttrs::FamilyId(id) => Some(*id),
-            _ => None,
-        })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// `dev-get`: as a question for all devices it is empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Device {
-    ifindex: u32,
-    xdp: XdpSupport,
-}
-
-impl GenlFamily for Device {
-    fn family_name() -> &'static str {
-        FAMILY
-    }
-
-    fn command(&self) -> u8 {
-        COMMAND_DEV_GET
-    }
-
-    fn version(&self) -> u8 {
-        1
-    }
-}
-
-impl Emitable for Device {
-    fn buffer_len(&self) -> usize {
-        0
-    }
-
-    fn emit(&self, _: &mut [u8]) {}
-}
-
-impl ParseableParametrized<[u8], GenlHeader> for Device {
-    fn parse_with_param(attributes: &[u8], _: GenlHeader) -> Result<Self, DecodeError> {
-        let mut device = Self::default();
-        for attribute in NlasIterator::new(attributes) {
-            let attribute = attribute?;
-            let value = attribute.value();
-            match attribute.kind() {
-                ATTRIBUTE_IFINDEX => device.ifindex = unsigned(value)? as u32,
-                ATTRIBUTE_XDP_FEATURES => device.xdp.features = feature_names(unsigned(value)?),
-                ATTRIBUTE_XDP_ZC_MAX_SEGS => {
-                    device.xdp.zero_copy_segments_max = Some(unsigned(value)? as u32);
-                }
-                _ => {}
-            }
+/// What is set for each polling context of an interface, by the kernel's number of it; empty before Linux
+/// 6.13, which has no such settings.
+pub fn napis(ifindex: u32) -> io::Result<Vec<(u32, Knob, u64)>> {
+    let Some(family) = Family::named(FAMILY)? else { return Ok(Vec::new()) };
+    let question = Attributes::default().number(ATTRIBUTE_NAPI_IFINDEX, ifindex);
+    let napis = match family.dump(COMMAND_NAPI_GET, question) {
+        // Kernels before 6.8 do not know the question.
+        Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
+            return Ok(Vec::new());
         }
-        Ok(device)
+        answer => answer?,
+    };
+    let knobs = |napi: &Attributes| {
+        let id = napi.unsigned(ATTRIBUTE_NAPI_ID);
+        Knob::ALL.map(|knob| Some((id? as u32, knob, napi.unsigned(attribute(knob))?)))
+    };
+    Ok(napis.iter().flat_map(knobs).flatten().collect())
+}
+
+/// Sets one polling context.
+pub fn set_napi(id: u32, knob: Knob, value: u64) -> io::Result<()> {
+    let family = Family::named(FAMILY)?.ok_or(io::ErrorKind::Unsupported)?;
+    let attributes = Attributes::default().number(ATTRIBUTE_NAPI_ID, id);
+    let value = u32::try_from(value).map_err(|_| io::ErrorKind::InvalidInput)?;
+    family.change(COMMAND_NAPI_SET, attributes.number(attribute(knob), value))
+}
+
+/// `enum netdev_a_napi`.
+fn attribute(knob: Knob) -> u16 {
+    match knob {
+        Knob::DeferHardIrqs => 5,
+        Knob::GroFlushTimeout => 6,
     }
 }
 
-/// The kernel writes numbers in its own byte order, in four or eight bytes.
-fn unsigned(value: &[u8]) -> Result<u64, DecodeError> {
-    if let Ok(bytes) = value.try_into() {
-        return Ok(u64::from(u32::from_ne_bytes(bytes)));
+/// An answer to `dev-get`.
+fn device(attributes: &Attributes) -> Result<(u32, XdpSupport), DecodeError> {
+    let (mut ifindex, mut xdp) = (0, XdpSupport::default());
+    for (kind, value) in attributes.read()? {
+        match kind {
+            ATTRIBUTE_IFINDEX => ifindex = unsigned(value)? as u32,
+            ATTRIBUTE_XDP_FEATURES => xdp.features = feature_names(unsigned(value)?),
+            ATTRIBUTE_XDP_ZC_MAX_SEGS => xdp.zero_copy_segments_max = Some(unsigned(value)? as u32),
+            _ => {}
+        }
     }
-    let bytes = value.try_into().map_err(|_| format!("a number of {} bytes", value.len()))?;
-    Ok(u64::from_ne_bytes(bytes))
+    Ok((ifindex, xdp))
 }
 
 fn feature_names(bits: u64) -> Vec<String> {
@@ -123,9 +99,8 @@ fn feature_names(bits: u64) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn check(attributes: &[u8]) -> Option<Device> {
-        let header = GenlHeader { cmd: COMMAND_DEV_GET, version: 1 };
-        Device::parse_with_param(attributes, header).ok()
+    fn check(attributes: &[u8]) -> Option<(u32, XdpSupport)> {
+        device(&Attributes::from(attributes)).ok()
     }
 
     #[test]
@@ -138,17 +113,17 @@ mod tests {
         ];
         let features = ["basic", "redirect", "ndo-xmit", "rx-sg"].map(str::to_owned).to_vec();
         let xdp = XdpSupport { features, zero_copy_segments_max: None };
-        assert_eq!(check(&veth), Some(Device { ifindex: 5, xdp }));
+        assert_eq!(check(&veth), Some((5, xdp)));
 
         let zero_copy = [8, 0, 4, 0, 17, 0, 0, 0];
-        assert_eq!(check(&zero_copy).unwrap().xdp.zero_copy_segments_max, Some(17));
+        assert_eq!(check(&zero_copy).unwrap().1.zero_copy_segments_max, Some(17));
     }
 
     #[test]
     fn what_is_cut_short_is_refused() {
-        assert_eq!(check(&[]), Some(Device::default()));
+        assert_eq!(check(&[]), Some((0, XdpSupport::default())));
         assert_eq!(check(&[8, 0, 1, 0, 5]), None);
-        assert_eq!(check(&[5, 0, 1, 0, 5, 0, 0, 0]), None);
+        assert_eq!(check(&[6, 0, 1, 0, 5, 0, 0, 0]), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable, NlasIterator,
 };
 use netlink_sys::{Socket, SocketAddr};
 
@@ -17,7 +17,7 @@ where
     ask(protocol, NLM_F_REQUEST | NLM_F_DUMP, question)
 }
 
-/// Asks for one object.
+/// Asks for one object, or has one changed.
 pub fn query<T>(protocol: isize, question: T) -> io::Result<Vec<T>>
 where
     T: NetlinkSerializable + NetlinkDeserializable + Debug,
@@ -37,6 +37,8 @@ where
     message.serialize(&mut bytes);
 
     let socket = Socket::new(protocol)?;
+    socket.set_ext_ack(true)?;
+    socket.set_cap_ack(true)?;
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(&bytes, 0)?;
     let mut answers = Vec::new();
@@ -70,11 +72,32 @@ where
             NetlinkPayload::Done(done) if done.code == 0 => return Ok(Progress::Complete),
             NetlinkPayload::Done(done) => return Err(io::Error::from_raw_os_error(done.code.abs())),
             NetlinkPayload::Error(error) if error.code.is_none() => return Ok(Progress::Complete),
-            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            NetlinkPayload::Error(error) => return Err(refusal(&error)),
             _ => {}
         }
     }
     Ok(Progress::Open)
+}
+
+/// Length of the question's header, which a refusal repeats.
+const HEADER_BYTES: usize = 16;
+/// `NLMSGERR_ATTR_MSG`: what the kernel or the driver says in words.
+const ATTRIBUTE_MESSAGE: u16 = 1;
+
+/// The error with the words that the kernel or the driver gave it, if any.
+fn refusal(error: &ErrorMessage) -> io::Error {
+    let plain = error.to_io();
+    let attributes = error.header.get(HEADER_BYTES..).unwrap_or_default();
+    let message = NlasIterator::new(attributes)
+        .filter_map(Result::ok)
+        .find(|attribute| attribute.kind() == ATTRIBUTE_MESSAGE)
+        .and_then(|attribute| String::from_utf8(attribute.value().to_vec()).ok());
+    match message {
+        Some(message) => {
+            io::Error::new(plain.kind(), format!("{plain}: {}", message.trim_end_matches(['\0', ' ', '.'])))
+        }
+        None => plain,
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +134,13 @@ mod tests {
         let mut refused = ACKNOWLEDGED;
         refused[16..20].copy_from_slice(&(-libc::ENOENT).to_ne_bytes());
         assert_eq!(check(&refused), Err(io::ErrorKind::NotFound));
+        let mut told = refused.to_vec();
+        told.extend([9, 0, 1, 0, b'b', b'u', b's', b'y', 0, 0, 0, 0]);
+        told[0] += 12;
+        let mut answers: Vec<RouteNetlinkMessage> = Vec::new();
+        let told = read(&told, &mut answers).unwrap_err();
+        assert_eq!(told.kind(), io::ErrorKind::NotFound);
+        assert!(told.to_string().ends_with(": busy"), "{told}");
         let mut failed = DONE;
         failed[16..20].copy_from_slice(&(-libc::EPERM).to_ne_bytes());
         assert_eq!(check(&failed), Err(io::ErrorKind::PermissionDenied));

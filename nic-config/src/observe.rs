@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::ethtool::{Ethtool, Queues, Rings};
 use crate::netdev::{self, XdpSupport};
 use crate::netlink;
+use crate::setting::Item;
 
 /// One interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -85,33 +86,53 @@ pub enum ObserveError {
     },
 }
 
+/// An interface, and what is needed to find out more.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What it is.
+    pub nic: Nic,
+    /// Its flags that can be set.
+    pub flags: Vec<(Item, bool)>,
+    /// Directory of the device on its bus.
+    pub bus_device: Option<PathBuf>,
+    /// Largest IP packet that the driver takes, if there is a limit.
+    pub mtu_max: Option<u32>,
+    loopback: bool,
+}
+
+impl Nic {
+    /// Queues that receive, whatever else they do.
+    pub fn rx_queues(&self) -> Option<u32> {
+        let queues = self.queues?;
+        let sum = [queues.combined, queues.rx].into_iter().flatten().map(|queues| queues.current).sum();
+        (sum > 0).then_some(sum)
+    }
+}
+
+/// Names of all interfaces.
+pub fn names() -> Result<Vec<String>, ObserveError> {
+    Ok(links().map_err(ObserveError::Links)?.into_iter().map(|link| link.nic.name).collect())
+}
+
 /// Observes the interfaces named, in that order; without names, all but the loopback interface.
-pub fn nics(names: &[String]) -> Result<Vec<Nic>, ObserveError> {
+pub fn nics(names: &[String]) -> Result<Vec<Found>, ObserveError> {
     let links = links().map_err(ObserveError::Links)?;
     let chosen = choose(&links, names)?;
     let mut xdp = netdev::xdp_support().map_err(ObserveError::XdpFeatures)?.unwrap_or_default();
     let ethtool = Ethtool::open().map_err(ObserveError::Links)?;
-    let complete = |link: &Link| {
-        let mut nic = link.nic.clone();
+    let complete = |link: &Found| {
+        let mut found = link.clone();
+        let nic = &mut found.nic;
         nic.xdp = xdp.remove(&nic.ifindex);
         nic.numa_node = link.bus_device.as_deref().and_then(numa_node);
-        ask_driver(&ethtool, &mut nic)
+        ask_driver(&ethtool, nic)
             .map_err(|source| ObserveError::Driver { name: link.nic.name.clone(), source })?;
-        Ok(nic)
+        Ok(found)
     };
     chosen.into_iter().map(complete).collect()
 }
 
-/// What netlink tells of an interface.
-#[derive(Clone, Debug)]
-struct Link {
-    nic: Nic,
-    loopback: bool,
-    /// Directory of the device on its bus.
-    bus_device: Option<PathBuf>,
-}
-
-fn links() -> io::Result<Vec<Link>> {
+fn links() -> io::Result<Vec<Found>> {
     let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let answers = netlink::dump(NETLINK_ROUTE, question)?;
     let links = answers.into_iter().filter_map(|answer| match answer {
@@ -121,7 +142,7 @@ fn links() -> io::Result<Vec<Link>> {
     Ok(links.collect())
 }
 
-fn choose<'a>(links: &'a [Link], names: &[String]) -> Result<Vec<&'a Link>, ObserveError> {
+fn choose<'a>(links: &'a [Found], names: &[String]) -> Result<Vec<&'a Found>, ObserveError> {
     if names.is_empty() {
         return Ok(links.iter().filter(|link| !link.loopback).collect());
     }
@@ -132,15 +153,15 @@ fn choose<'a>(links: &'a [Link], names: &[String]) -> Result<Vec<&'a Link>, Obse
     names.iter().map(find).collect()
 }
 
-fn nearest(links: &[Link], name: &str) -> String {
-    let likeness = |link: &&Link| (strsim::jaro_winkler(&link.nic.name, name) * 1000.0) as u32;
+fn nearest(links: &[Found], name: &str) -> String {
+    let likeness = |link: &&Found| (strsim::jaro_winkler(&link.nic.name, name) * 1000.0) as u32;
     match links.iter().max_by_key(likeness) {
         Some(link) => format!("the nearest is `{}`", link.nic.name),
         None => "there is none at all".to_owned(),
     }
 }
 
-fn link(message: &LinkMessage) -> Link {
+fn link(message: &LinkMessage) -> Found {
     let flags = message.header.flags;
     let mut nic = Nic {
         name: String::new(),
@@ -158,13 +179,14 @@ fn link(message: &LinkMessage) -> Link {
         xdp: None,
         xdp_program: None,
     };
-    let (mut bus, mut device) = (None, None);
+    let (mut bus, mut device, mut mtu_max) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => nic.name.clone_from(name),
             LinkAttribute::Carrier(carrier) => nic.carrier = Some(*carrier != 0),
             LinkAttribute::Address(address) => nic.mac = mac(address),
             LinkAttribute::Mtu(mtu) => nic.mtu = Some(*mtu),
+            LinkAttribute::MaxMtu(max) => mtu_max = Some(*max).filter(|&max| max > 0),
             LinkAttribute::Xdp(xdp) => nic.xdp_program = xdp_program(xdp),
             LinkAttribute::ParentDevBusName(name) => bus = Some(name),
             LinkAttribute::ParentDevName(name) => device = Some(name),
@@ -173,7 +195,13 @@ fn link(message: &LinkMessage) -> Link {
     }
     let bus_device =
         bus.zip(device).map(|(bus, device)| Path::new("/sys/bus").join(bus).join("devices").join(device));
-    Link { nic, loopback: flags.contains(LinkFlags::Loopback), bus_device }
+    let settable = [
+        (Item::Up, LinkFlags::Up),
+        (Item::Promiscuous, LinkFlags::Promisc),
+        (Item::AllMulticast, LinkFlags::Allmulti),
+    ];
+    let flags_set = settable.map(|(item, flag)| (item, flags.contains(flag))).to_vec();
+    Found { nic, flags: flags_set, loopback: flags.contains(LinkFlags::Loopback), bus_device, mtu_max }
 }
 
 fn mac(address: &[u8]) -> Option<String> {
@@ -228,7 +256,7 @@ mod tests {
         message
     }
 
-    fn named(name: &str) -> Link {
+    fn named(name: &str) -> Found {
         link(&message(vec![LinkAttribute::IfName(name.to_owned())]))
     }
 

@@ -1,56 +1,11 @@
 //! The real binary in a network namespace of its own, with a veth pair of four queues.
 
-use std::io::Write;
-use std::process::{Command, Output};
+#[path = "support/namespace.rs"]
+mod namespace;
 
 use serde_json::{Value, json};
 
-/// A network namespace with a veth pair `one`–`two`; dropping it removes both.
-struct Namespace {
-    name: String,
-}
-
-impl Namespace {
-    /// `None`, with a word why, without the right to make one.
-    fn new(name: &str) -> Option<Self> {
-        let namespace = Self { name: format!("nic-config-{}-{name}", std::process::id()) };
-        if !rustix::process::geteuid().is_root() {
-            // Unlike println!, this is not captured by the test harness.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: making a network namespace needs root");
-            return None;
-        }
-        ip(&["netns", "add", &namespace.name]);
-        let pair =
-            "link add one numrxqueues 4 numtxqueues 4 type veth peer name two numrxqueues 4 numtxqueues 4";
-        let mut arguments = vec!["-n", &namespace.name];
-        arguments.extend(pair.split(' '));
-        ip(&arguments);
-        ip(&["-n", &namespace.name, "link", "set", "one", "mtu", "1400", "up"]);
-        ip(&["-n", &namespace.name, "link", "set", "two", "up"]);
-        Some(namespace)
-    }
-
-    fn nic_config(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, env!("CARGO_BIN_EXE_nic-config")]).args(arguments);
-        command.output().unwrap()
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        ip(&["netns", "delete", &self.name]);
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    assert!(Command::new("ip").args(arguments).status().unwrap().success(), "ip {}", arguments.join(" "));
-}
-
-fn json_of(output: &Output) -> Value {
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
+use self::namespace::{Namespace, ip, json_of};
 
 #[test]
 fn a_veth_shows_its_driver_queues_and_xdp_features() {
