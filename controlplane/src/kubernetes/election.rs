@@ -1,7 +1,7 @@
 //! Which of the boxes of a class writes to a cluster. Pure: what a Lease says goes in, what to write to it comes out.
 //!
 //! ```text
-//!             the Lease is nobody's, or was not renewed for as long as it says
+//!          the Lease was released, or has not changed for as long as it says
 //!  Unknown ──────────────────────────────────────────────────────────────→ Leads ⟲ renewed
 //!     │ another has it                                        renewed again ↑  │ not renewed for DEADLINE
 //!     └─────────→ Follows ←───────────── another has it ────────────────── Lapsed
@@ -10,6 +10,9 @@
 //! As in client-go, nobody compares clocks: a Lease has run out when it was *seen* not to change for as long as it says.
 //! Whoever has it takes it for lost a while earlier, counted from before the renewal was sent. So at no time do two lead,
 //! and what the first began has ended before the next begins.
+//!
+//! A Lease that is not there may have been deleted a moment ago, and whoever had it leads on until it looks again. So it
+//! is created for nobody, and taken once it has run out like any other.
 
 pub mod identity;
 pub mod lease;
@@ -165,24 +168,29 @@ impl Election {
         let Some(record) = record else {
             self.seen = None;
             self.term = None;
-            return Some(self.taken(None, clock));
+            // The time tells it from one that was created and deleted before.
+            return Some(Record { duration: LEASE, renewed: Some(clock), ..Record::default() });
         };
         if self.seen.as_ref().is_none_or(|(seen, _)| *seen != record) {
             self.seen = Some((record.clone(), now));
         }
         if !self.is_mine(&record) {
             self.term = None;
-            return self.has_run_out(now).then(|| self.taken(Some(&record), clock));
+            return self.has_run_out(now).then(|| self.taken(&record, clock));
         }
         match self.term {
             Some(_) => Some(Record { duration: LEASE, renewed: Some(clock), ..record }),
             // Of the process before this one, or a write whose answer was lost.
-            None => Some(self.taken(Some(&record), clock)),
+            None => Some(self.taken(&record, clock)),
         }
     }
 
     /// What [`Self::observe`] gave was written, by a request that was sent at `asked`.
     pub fn wrote(&mut self, record: Record, asked: Instant) {
+        if !self.is_mine(&record) {
+            // Created: how long it is there is counted from when it is seen.
+            return;
+        }
         if self.term.is_none() {
             self.terms += 1;
         }
@@ -215,15 +223,14 @@ impl Election {
         self.is_mine(record).then(|| Record { holder: None, duration, ..record.clone() })
     }
 
-    fn taken(&self, before: Option<&Record>, clock: Timestamp) -> Record {
-        let transitions =
-            before.map_or(0, |before| before.transitions.saturating_add(i32::from(!self.is_mine(before))));
+    fn taken(&self, before: &Record, clock: Timestamp) -> Record {
+        let is_anothers = before.was_taken() && !self.is_mine(before);
         Record {
             holder: Some(self.identity.clone()),
             duration: LEASE,
             renewed: Some(clock),
             taken: Some(clock),
-            transitions,
+            transitions: before.transitions.saturating_add(i32::from(is_anothers)),
         }
     }
 
@@ -232,9 +239,20 @@ impl Election {
     }
 
     fn has_run_out(&self, now: Instant) -> bool {
-        self.seen.as_ref().is_none_or(|(record, since)| {
-            record.holder.is_none() || now.saturating_duration_since(*since) >= record.duration
+        self.seen.as_ref().is_some_and(|(record, since)| {
+            record.was_released() || now.saturating_duration_since(*since) >= record.duration
         })
+    }
+}
+
+impl Record {
+    /// By anybody, since the Lease was created.
+    fn was_taken(&self) -> bool {
+        self.holder.is_some() || self.taken.is_some()
+    }
+
+    fn was_released(&self) -> bool {
+        self.holder.is_none() && self.was_taken()
     }
 }
 

@@ -81,6 +81,7 @@ impl Candidate {
             return self.api.create(&params, &Lease { metadata, spec }).await.map(drop);
         };
         let spec = Some(spec(lease.spec.unwrap_or_default(), next));
+        // With its uid and version, so that neither another's write nor one that was created since is overwritten.
         let lease = Lease { spec, metadata: lease.metadata };
         self.api.replace(&self.place.name, &params, &lease).await.map(drop)
     }
@@ -111,13 +112,13 @@ async fn within<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T,
 }
 
 fn record(lease: &Lease) -> Record {
-    let Some(spec) = &lease.spec else { return Record::default() };
+    let spec = lease.spec.clone().unwrap_or_default();
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     Record {
-        holder: spec.holder_identity.clone().filter(|holder| !holder.is_empty()),
+        holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
         duration: seconds.map_or(LEASE, Duration::from_secs),
-        renewed: spec.renew_time.as_ref().map(|time| time.0),
-        taken: spec.acquire_time.as_ref().map(|time| time.0),
+        renewed: spec.renew_time.map(|time| time.0),
+        taken: spec.acquire_time.map(|time| time.0),
         transitions: spec.lease_transitions.unwrap_or_default(),
     }
 }
@@ -153,10 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_lease_is_nobodys() {
+    fn an_empty_lease_is_nobodys_for_as_long_as_any() {
         let empty = LeaseSpec { holder_identity: Some(String::new()), ..LeaseSpec::default() };
         let expected = Record { duration: LEASE, ..Record::default() };
         assert_eq!(record(&Lease { spec: Some(empty), ..Lease::default() }), expected);
-        assert_eq!(record(&Lease::default()).holder, None);
+        assert_eq!(record(&Lease::default()), expected);
+        let created = spec(LeaseSpec::default(), &expected);
+        assert_eq!((created.holder_identity.as_ref(), created.acquire_time.as_ref()), (None, None));
+        assert_eq!(record(&Lease { spec: Some(created), ..Lease::default() }), expected);
     }
 }

@@ -29,6 +29,12 @@ impl World {
         let Some(next) = self.election.observe(lease.clone(), self.now(), self.clock()) else {
             return self.word("waits");
         };
+        if next.holder.is_none() {
+            assert_eq!((&before, next.duration, next.taken), (&None, LEASE, None));
+            self.election.wrote(next.clone(), self.now());
+            *lease = Some(next);
+            return self.word("creates");
+        }
         assert_eq!(
             (next.holder.as_deref(), next.duration, next.renewed),
             (Some("me"), LEASE, Some(self.clock()))
@@ -42,6 +48,8 @@ impl World {
     fn word(&self, did: &'static str) -> &'static str {
         match (did, self.election.standing(self.now())) {
             ("waits", Standing::Follows { leader }) if leader == "other" => "follows",
+            ("waits", Standing::Unknown) => "waits",
+            ("creates", Standing::Unknown) => "creates",
             ("takes", Standing::Leads { .. }) => "takes",
             ("renews", Standing::Leads { .. }) => "renews",
             (did, standing) => panic!("{did}, {standing:?}"),
@@ -54,6 +62,14 @@ impl World {
     }
 }
 
+/// A box that leads, and what it wrote.
+fn leader() -> (World, Option<Record>) {
+    let mut world = World::new();
+    let mut lease = others(0).map(|of| Record { holder: None, ..of });
+    assert_eq!(world.round(0, &mut lease), "takes");
+    (world, lease)
+}
+
 fn others(renewed_s: i64) -> Option<Record> {
     let at = |seconds| Timestamp::from_second(START + seconds).ok();
     let (holder, renewed, taken) = (Some("other".into()), at(renewed_s), at(-1));
@@ -64,8 +80,9 @@ fn others(renewed_s: i64) -> Option<Record> {
 fn who_may_take_the_lease() {
     let holder = |holder: Option<&str>| others(0).map(|of| Record { holder: holder.map(Into::into), ..of });
     for (what, lease, expected, transitions) in [
-        ("there is none", None, "takes", 0),
-        ("nobody has it", holder(None), "takes", 5),
+        ("there is none", None, "creates", 0),
+        ("nobody ever had it", Some(Record { duration: LEASE, ..Record::default() }), "waits", 0),
+        ("it was released", holder(None), "takes", 5),
         ("this box had it before a restart", holder(Some("me")), "takes", 4),
         ("another has it", holder(Some("other")), "follows", 4),
     ] {
@@ -93,6 +110,27 @@ fn anothers_lease_runs_out_when_it_was_not_seen_to_change() {
 }
 
 #[test]
+fn one_that_was_deleted_is_created_for_nobody_first() {
+    // One that led, one that followed, and one that knows of nothing.
+    let mut follower = World::new();
+    follower.round(0, &mut others(0));
+    for mut world in [leader().0, follower, World::new()] {
+        let mut lease = None;
+        assert_eq!(world.round(1, &mut lease), "creates");
+        // Counted from when it was seen, for the request may have taken long.
+        for _ in 0..15 {
+            assert_eq!(world.round(1, &mut lease), "waits");
+        }
+        // Deleted again meanwhile: who created and took it may lead.
+        assert_eq!(world.round(1, &mut None), "creates");
+        assert_eq!(world.round(0, &mut lease), "waits");
+        assert_eq!(world.round(14, &mut lease), "waits");
+        assert_eq!(world.round(1, &mut lease), "takes");
+        assert_eq!(lease.unwrap().transitions, 0);
+    }
+}
+
+#[test]
 fn a_lease_lasts_as_long_as_it_says() {
     let mut world = World::new();
     let mut lease = others(0).map(|lease| Record { duration: Duration::from_secs(60), ..lease });
@@ -103,9 +141,7 @@ fn a_lease_lasts_as_long_as_it_says() {
 
 #[test]
 fn a_term_lasts_while_it_is_renewed() {
-    let mut world = World::new();
-    let mut lease = None;
-    assert_eq!(world.round(0, &mut lease), "takes");
+    let (mut world, mut lease) = leader();
     let taken = lease.clone();
     assert_eq!(world.round(5, &mut lease), "renews");
     assert_eq!(world.round(5, &mut lease), "renews");
@@ -125,8 +161,7 @@ fn a_term_ends_when_another_may_have_led() {
         ("it was deleted", None),
     ];
     for (what, lease) in lost {
-        let mut world = World::new();
-        world.round(0, &mut None);
+        let (mut world, _) = leader();
         let mut lease = lease;
         while world.election.standing(world.now()).leads(world.now()) != Some(2) {
             world.round(5, &mut lease);
@@ -135,7 +170,8 @@ fn a_term_ends_when_another_may_have_led() {
     }
     // A write whose answer was lost counts for nothing, and a term that then begins is a new one.
     let mut world = World::new();
-    let mut lease = world.election.observe(None, world.now(), world.clock());
+    let released = others(0).map(|of| Record { holder: None, ..of });
+    let mut lease = world.election.observe(released, world.now(), world.clock());
     assert_eq!(world.election.standing(world.now()), Standing::Unknown);
     assert_eq!(world.round(1, &mut lease), "takes");
 }
@@ -154,9 +190,8 @@ fn only_its_own_lease_is_released() {
 
 #[test]
 fn leaders_renew_and_others_look_often() {
-    let mut world = World::new();
-    assert_eq!(world.election.pause(true), RETRY);
-    world.round(0, &mut None);
+    assert_eq!(World::new().election.pause(true), RETRY);
+    let (world, _) = leader();
     assert_eq!([true, false].map(|succeeded| world.election.pause(succeeded)), [RENEW_EVERY, RETRY]);
 }
 

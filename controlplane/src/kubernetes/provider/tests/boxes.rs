@@ -42,7 +42,8 @@ async fn two() -> (Api, Box, Box) {
     let api = api();
     api.put("services", service("web", 1, false));
     let first = Box::start(&api, "first");
-    sleep(MOMENT).await;
+    // There is no Lease yet.
+    sleep(LEASE + MOMENT * 4).await;
     let second = Box::start(&api, "second");
     converge(&first, &second).await;
     assert_eq!(web(&api), VIP);
