@@ -12,7 +12,9 @@ use shunt_api::config;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Election, LEASE, Record, Seat, Standing, Trouble};
+use super::fitness::Fitness;
+use super::{Election, LEASE, Part, Record, Seat, Standing, Trouble};
+use crate::state::Agreement;
 use crate::until::now;
 
 /// A request without an answer for so long has failed. Two of them and a pause fit between renewal and deadline.
@@ -23,6 +25,7 @@ pub struct Candidate {
     api: Api<Lease>,
     place: config::Lease,
     election: Election,
+    fitness: Fitness,
 }
 
 /// Why a round failed.
@@ -34,24 +37,40 @@ enum Failure {
 }
 
 impl Candidate {
-    /// Has read nothing.
-    pub fn new(client: &Client, place: config::Lease, identity: &str) -> Self {
+    /// Has read nothing. It leads only while the dataplane can be relied on.
+    pub fn new(
+        client: &Client,
+        place: config::Lease,
+        identity: &str,
+        agreement: watch::Receiver<Agreement>,
+    ) -> Self {
         let api = Api::namespaced(client.clone(), &place.namespace);
-        Self { api, place, election: Election::new(identity.into()) }
+        let election = Election::new(identity.into());
+        Self { api, place, election, fitness: Fitness::new(agreement, now()) }
     }
 
     /// Stands for election for ever; `seat` is told what comes of it.
     pub async fn run(&mut self, seat: &watch::Sender<Seat>) {
         loop {
-            let failure = self.round().await.err();
-            let succeeded = failure.is_none();
-            let standing = self.election.standing(now());
-            // While the last renewal holds, the next try may succeed.
-            let leads = matches!(standing, Standing::Leads { .. });
-            let trouble = failure.filter(|_| !leads).and_then(|failure| self.trouble(failure));
-            seat.send_if_modified(|seat| seat.replace(Seat { standing, trouble }));
-            tokio::time::sleep(self.election.pause(succeeded)).await;
+            let part = self.fitness.part(now());
+            if part == Part::Leaves && self.election.pause_term(now()) {
+                // Nothing more is begun from here on, so that it ends in time.
+                self.show(seat, None);
+            }
+            let failure = self.round(part).await.err();
+            let pause = self.election.pause(failure.is_none(), now());
+            self.show(seat, failure);
+            self.fitness.rest(part, pause).await;
         }
+    }
+
+    fn show(&self, seat: &watch::Sender<Seat>, failure: Option<Failure>) {
+        let standing = self.election.standing(now());
+        // While the last renewal holds, the next try may succeed.
+        let leads = matches!(standing, Standing::Leads { .. });
+        let trouble = failure.and_then(|failure| self.trouble(failure));
+        let trouble = trouble.or_else(|| self.fitness.trouble(now())).filter(|_| !leads);
+        seat.send_if_modified(|seat| seat.replace(Seat { standing, trouble }));
     }
 
     /// Lets another lead at once, if this box does. What fails is left to run out.
@@ -62,10 +81,11 @@ impl Candidate {
         }
     }
 
-    async fn round(&mut self) -> Result<(), Failure> {
+    async fn round(&mut self, part: Part) -> Result<(), Failure> {
         let lease = within(self.api.get_opt(&self.place.name)).await?;
         let asked = now();
-        let Some(next) = self.election.observe(lease.as_ref().map(record), asked, Timestamp::now()) else {
+        let Some(next) = self.election.observe(lease.as_ref().map(record), part, asked, Timestamp::now())
+        else {
             return Ok(());
         };
         within(self.write(lease, &next)).await?;

@@ -27,10 +27,13 @@ enum What {
     Release,
     /// Somebody deletes the Lease.
     Delete,
+    /// Its dataplane serves from now on, or does not.
+    Take(Part),
 }
 
 struct Candidate {
     election: Election,
+    part: Part,
     /// Version that was read, if there was one, what was sent, and when.
     sent: Option<(Option<u64>, Record, Instant)>,
     /// When it was last found to lead.
@@ -59,7 +62,7 @@ impl Stored {
 impl Candidate {
     fn read(&mut self, stored: &Stored, now: Instant, clock: Timestamp) {
         let (version, lease) = stored.lease.clone().unzip();
-        self.sent = self.election.observe(lease, now, clock).map(|next| (version, next, now));
+        self.sent = self.election.observe(lease, self.part, now, clock).map(|next| (version, next, now));
     }
 
     fn commit(&mut self, stored: &mut Stored, answered: bool) {
@@ -78,6 +81,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => Just(What::Restart),
         1 => Just(What::Release),
         1 => Just(What::Delete),
+        2 => prop_oneof![3 => Just(Part::Stands), 1 => Just(Part::Waits), 2 => Just(Part::Leaves)].prop_map(What::Take),
     ];
     (prop_oneof![0..200_u64, 0..3_000_u64, 0..20_000_u64], 0..3_usize, what)
         .prop_map(|(after_ms, who, what)| Happens { after_ms, who, what })
@@ -88,7 +92,7 @@ fn identity(who: usize) -> String {
 }
 
 fn candidate(who: usize) -> Candidate {
-    Candidate { election: Election::new(identity(who)), sent: None, led: None }
+    Candidate { election: Election::new(identity(who)), part: Part::Stands, sent: None, led: None }
 }
 
 proptest! {
@@ -120,6 +124,12 @@ proptest! {
                     }
                 }
                 What::Delete => stored.lease = None,
+                What::Take(part) => {
+                    candidate.part = part;
+                    if part == Part::Leaves {
+                        candidate.election.pause_term(now);
+                    }
+                }
             }
             let leads = |candidate: &Candidate| candidate.election.standing(now).leads(now).is_some();
             let Some(leader) = candidates.iter().position(leads) else { continue };
@@ -142,7 +152,7 @@ proptest! {
             let pause = Duration::from_millis(500 + pause_ms);
             (now, passed) = (now + pause, passed + pause);
             let candidate = &mut candidates[usize::try_from(order >> (at % 60)).unwrap_or(0) % 3];
-            if let Some(next) = candidate.election.observe(lease.clone(), now, Timestamp::now()) {
+            if let Some(next) = candidate.election.observe(lease.clone(), Part::Stands, now, Timestamp::now()) {
                 candidate.election.wrote(next.clone(), now);
                 lease = Some(next);
             }
