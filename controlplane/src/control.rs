@@ -24,7 +24,7 @@ use crate::kubernetes::wants::{Name, Remembered, Wants};
 use crate::kubernetes::{Clusters, subject};
 use crate::roster::{Balance, Hops, Memory, Roster};
 use crate::source::{Desired, Reading};
-use crate::state::{Effects, Event, Notice, State};
+use crate::state::{Agreement, Effects, Event, Notice, State};
 use crate::until::until;
 
 /// Most results of checks taken in at once: what comes while one round is worked on.
@@ -81,6 +81,8 @@ pub struct Control {
     config: watch::Sender<Option<Arc<Config>>>,
     /// What the dataplane last agreed to.
     served: watch::Sender<Option<Arc<Snapshot>>>,
+    /// Whether it can be relied on.
+    agreement: watch::Sender<Agreement>,
     /// What to announce; `None` once that has ended.
     announce: Mutex<Option<Announce>>,
     runner: Runner,
@@ -132,6 +134,7 @@ impl Control {
             clusters: watch::Sender::default(),
             config: watch::Sender::default(),
             served: watch::Sender::default(),
+            agreement: watch::Sender::default(),
             announce: Mutex::new(Some(Announce::default())),
             runner,
             journal,
@@ -175,6 +178,11 @@ impl Control {
     /// What the dataplane serves; `None` while it has said nothing.
     pub fn served(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
         self.served.subscribe()
+    }
+
+    /// Whether the dataplane can be relied on.
+    pub fn agreement(&self) -> watch::Receiver<Agreement> {
+        self.agreement.subscribe()
     }
 
     /// What a restart must not forget, as it changes.
@@ -373,6 +381,7 @@ impl Control {
             self.publish.send_replace(effects.publish);
         }
         self.set_checks(model, new_checks);
+        self.agreement.send_if_modified(|before| replace(before, model.state.agreement()));
         let served = model.state.served().cloned();
         self.served.send_if_modified(|before| {
             let same = match (&*before, &served) {

@@ -133,7 +133,8 @@ async fn one(
     let mut candidate = None;
     let serving = async {
         let client = provider::connected(&cluster, &outlets).await;
-        let candidate = candidate.insert(Candidate::new(&client, cluster.lease.clone(), &identity));
+        let candidate =
+            candidate.insert(Candidate::new(&client, cluster.lease.clone(), &identity, control.agreement()));
         tokio::join!(provider::serve(cluster, client, outlets), candidate.run(&seat));
     };
     tokio::select! {

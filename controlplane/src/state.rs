@@ -67,6 +67,21 @@ pub struct Notice {
     pub text: String,
 }
 
+/// Whether the dataplane can be relied on to do what it is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Agreement {
+    /// It has acknowledged nothing yet.
+    #[default]
+    Nothing,
+    /// It serves, and has acknowledged the last it was told, or refused it.
+    Held,
+    /// It owes an acknowledgement, or is away.
+    Owed {
+        /// For so long, and has acknowledged nothing else meanwhile.
+        since: Instant,
+    },
+}
+
 /// What should be and what is.
 #[derive(Debug, Default)]
 pub struct State {
@@ -76,6 +91,7 @@ pub struct State {
     dataplane: Dataplane,
     acknowledged: Option<Acknowledged>,
     exchange: Exchange,
+    agreement: Agreement,
     /// Generation and reason of the refusal last logged.
     refusal_told: Option<(u64, String)>,
     /// When the dataplane was last seen to serve what somebody else sent.
@@ -121,6 +137,7 @@ impl State {
     /// Takes in an event.
     pub fn apply(&mut self, event: Event, now: Instant) -> Effects {
         let mut effects = Effects::default();
+        let acknowledges = matches!(event, Event::Acknowledged(..)) && self.dataplane().is_some();
         match event {
             Event::ConfigLoaded { snapshot, warnings } => {
                 self.config_loaded(*snapshot, &warnings, &mut effects);
@@ -132,7 +149,17 @@ impl State {
             Event::Rejected { generation, reason } => self.rejected(generation, reason, now, &mut effects),
             Event::Disconnected(reason) => self.disconnected(reason, &mut effects),
         }
+        self.agreement = match self.agreement {
+            _ if self.served().is_some() && !self.awaits_answer() => Agreement::Held,
+            before @ (Agreement::Nothing | Agreement::Owed { .. }) if !acknowledges => before,
+            _ => Agreement::Owed { since: now },
+        };
         effects
+    }
+
+    /// Whether the dataplane can be relied on.
+    pub fn agreement(&self) -> Agreement {
+        self.agreement
     }
 
     /// Generation of the snapshot that should be served; 0 before the first good configuration.

@@ -17,7 +17,7 @@ pub struct ClusterStatus {
     pub role: ClusterRole,
     /// The box that does, if one is known.
     pub leader: Option<String>,
-    /// Why this box may not take part in the election, in words with a remedy.
+    /// Why this box cannot lead, in words with a remedy.
     pub lease_problem: Option<String>,
     /// Its Services of type `LoadBalancer` that are this box's to serve; `None` until it says what it wants.
     pub services: Option<ClusterServices>,

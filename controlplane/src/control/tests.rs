@@ -1,5 +1,5 @@
-use shunt_api::snapshot::FleetKey;
-use shunt_api::status::{ClusterServices, ClusterSource};
+use shunt_api::snapshot::{Ack, FleetKey};
+use shunt_api::status::{ClusterServices, ClusterSource, FlowTablesStatus};
 
 use super::*;
 use crate::health::Prober;
@@ -158,4 +158,40 @@ async fn what_changes_nothing_is_not_remembered_anew() {
     memory.mark_unchanged();
     control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.2"));
     assert!(!memory.has_changed().unwrap());
+}
+
+/// A box may lead only then, and it needs no leader for it.
+#[tokio::test]
+async fn a_cluster_that_wants_nothing_is_acknowledged_too() {
+    let control = control();
+    let (published, agreement) = (control.published(), control.agreement());
+    let file = format!("nic = [{{ name = \"eth1\" }}]\n{}", cluster("a"));
+    let config = Arc::new(Config::parse(&file, "/etc/shunt/f").unwrap());
+    let snapshot = compile(&config, FleetKey([7; 16]));
+    control.configure(Ok(Box::new(Desired { config, snapshot }))).unwrap();
+    control.apply(Event::DataplaneStatus(Box::new(status())));
+    assert!(published.borrow().is_none(), "it is not known what the cluster wants");
+    control.set_cluster(&Some("a".into()), ClusterWanted::default());
+    let snapshot = published.borrow().clone().expect("a snapshot, though there is nothing to serve");
+    assert_eq!((snapshot.services.len(), *agreement.borrow()), (0, Agreement::Nothing));
+    let ack = Ack { generation: snapshot.generation, restart_needed: vec![] };
+    control.apply(Event::Acknowledged(ack, snapshot));
+    assert_eq!(*agreement.borrow(), Agreement::Held);
+}
+
+fn status() -> DataplaneStatus {
+    DataplaneStatus {
+        version: "1".into(),
+        instance: 1,
+        uptime_s: 0,
+        generation: None,
+        generation_age_s: None,
+        problems: vec![],
+        restart_needed: vec![],
+        nics: vec![],
+        workers: vec![],
+        flows: FlowTablesStatus::default(),
+        next_hops: vec![],
+        probes: None,
+    }
 }

@@ -1,7 +1,7 @@
 //! Which of the boxes of a class writes to a cluster. Pure: what a Lease says goes in, what to write to it comes out.
 //!
 //! ```text
-//!             the Lease is nobody's, or was not renewed for as long as it says
+//!          the Lease was released, or has not changed for as long as it says
 //!  Unknown ──────────────────────────────────────────────────────────────→ Leads ⟲ renewed
 //!     │ another has it                                        renewed again ↑  │ not renewed for DEADLINE
 //!     └─────────→ Follows ←───────────── another has it ────────────────── Lapsed
@@ -10,7 +10,14 @@
 //! As in client-go, nobody compares clocks: a Lease has run out when it was *seen* not to change for as long as it says.
 //! Whoever has it takes it for lost a while earlier, counted from before the renewal was sent. So at no time do two lead,
 //! and what the first began has ended before the next begins.
+//!
+//! A Lease that is not there may have been deleted a moment ago, and whoever had it leads on until it looks again. So it
+//! is created for nobody, and taken once it has run out like any other.
+//!
+//! A box whose dataplane does not serve ([`fitness`]) leads no more at once, and releases the Lease when what it began has
+//! ended.
 
+pub mod fitness;
 pub mod identity;
 pub mod lease;
 
@@ -56,7 +63,7 @@ pub enum Standing {
         /// Unless the Lease is renewed.
         until: Instant,
     },
-    /// It led and could not renew the Lease; nobody else is known to lead.
+    /// It led, and could not renew the Lease or is about to release it; nobody else is known to lead.
     Lapsed,
     /// Another leads, or did last.
     Follows {
@@ -65,13 +72,27 @@ pub enum Standing {
     },
 }
 
-/// Why a Lease cannot be used.
+/// What part a box takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// It would lead.
+    #[default]
+    Stands,
+    /// It neither takes the Lease nor gives it back.
+    Waits,
+    /// It leaves the lead to others.
+    Leaves,
+}
+
+/// Why a box cannot lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// The API says no, and someone has to do something: what, is in the text.
     Refused(String),
     /// It does not answer, or with an error that may pass.
     Away(String),
+    /// The dataplane does not serve.
+    Dataplane(String),
 }
 
 /// A place in the election.
@@ -89,7 +110,7 @@ pub struct Election {
     identity: String,
     /// What the Lease said last, and since when it is known to.
     seen: Option<(Record, Instant)>,
-    /// Since this box took it without another having had it in between.
+    /// Since this box took it without another having had it in between: the term, and until when it lasts.
     term: Option<(u64, Instant)>,
     terms: u64,
 }
@@ -118,7 +139,9 @@ impl Seat {
         let same_trouble = match (&self.trouble, &new.trouble) {
             (Some(Trouble::Refused(one)), Some(Trouble::Refused(other))) => one == other,
             // Why something does not answer changes with the weather.
-            (Some(Trouble::Away(_)), Some(Trouble::Away(_))) | (None, None) => true,
+            (Some(Trouble::Away(_)), Some(Trouble::Away(_)))
+            | (Some(Trouble::Dataplane(_)), Some(Trouble::Dataplane(_)))
+            | (None, None) => true,
             _ => false,
         };
         let news = !same_trouble || !self.standing.is_alike(&new.standing);
@@ -148,7 +171,7 @@ impl Trouble {
     /// For people.
     pub fn text(&self) -> &str {
         match self {
-            Self::Refused(text) | Self::Away(text) => text,
+            Self::Refused(text) | Self::Away(text) | Self::Dataplane(text) => text,
         }
     }
 }
@@ -161,28 +184,51 @@ impl Election {
 
     /// What to write after the Lease was read, if anything; it is to be refused if the Lease has changed since. `clock`
     /// is the time of day.
-    pub fn observe(&mut self, record: Option<Record>, now: Instant, clock: Timestamp) -> Option<Record> {
+    pub fn observe(
+        &mut self,
+        record: Option<Record>,
+        part: Part,
+        now: Instant,
+        clock: Timestamp,
+    ) -> Option<Record> {
         let Some(record) = record else {
             self.seen = None;
             self.term = None;
-            return Some(self.taken(None, clock));
+            // The time tells it from one that was created and deleted before.
+            let created = Record { duration: LEASE, renewed: Some(clock), ..Record::default() };
+            return (part == Part::Stands).then_some(created);
         };
         if self.seen.as_ref().is_none_or(|(seen, _)| *seen != record) {
             self.seen = Some((record.clone(), now));
         }
         if !self.is_mine(&record) {
             self.term = None;
-            return self.has_run_out(now).then(|| self.taken(Some(&record), clock));
+            let takes = part == Part::Stands && self.has_run_out(now);
+            return takes.then(|| self.taken(&record, clock));
         }
-        match self.term {
-            Some(_) => Some(Record { duration: LEASE, renewed: Some(clock), ..record }),
+        match (part, self.term) {
+            (Part::Waits, _) => None,
+            (Part::Leaves, Some((_, until))) if now < until + (LEASE - DEADLINE) => None,
+            (Part::Leaves, _) => self.released(&record),
+            (Part::Stands, Some(_)) => Some(Record { duration: LEASE, renewed: Some(clock), ..record }),
             // Of the process before this one, or a write whose answer was lost.
-            None => Some(self.taken(Some(&record), clock)),
+            (Part::Stands, None) => Some(self.taken(&record, clock)),
         }
+    }
+
+    /// Leads no more until the Lease is renewed. Whether it did.
+    pub fn pause_term(&mut self, now: Instant) -> bool {
+        let leading = self.term.as_mut().map(|(_, until)| until).filter(|until| now < **until);
+        leading.map(|until| *until = now).is_some()
     }
 
     /// What [`Self::observe`] gave was written, by a request that was sent at `asked`.
     pub fn wrote(&mut self, record: Record, asked: Instant) {
+        if !self.is_mine(&record) {
+            // Created or released: how long it is so is counted from when it is seen.
+            self.term = None;
+            return;
+        }
         if self.term.is_none() {
             self.terms += 1;
         }
@@ -204,8 +250,9 @@ impl Election {
     }
 
     /// How long to wait after a round in which the Lease was read, and written if need be, or was not.
-    pub fn pause(&self, succeeded: bool) -> Duration {
-        if succeeded && self.term.is_some() { RENEW_EVERY } else { RETRY }
+    pub fn pause(&self, succeeded: bool, now: Instant) -> Duration {
+        let leads = self.standing(now).leads(now).is_some();
+        if succeeded && leads { RENEW_EVERY } else { RETRY }
     }
 
     /// What to write so that another leads at once, if the Lease is this box's.
@@ -215,15 +262,14 @@ impl Election {
         self.is_mine(record).then(|| Record { holder: None, duration, ..record.clone() })
     }
 
-    fn taken(&self, before: Option<&Record>, clock: Timestamp) -> Record {
-        let transitions =
-            before.map_or(0, |before| before.transitions.saturating_add(i32::from(!self.is_mine(before))));
+    fn taken(&self, before: &Record, clock: Timestamp) -> Record {
+        let is_anothers = before.was_taken() && !self.is_mine(before);
         Record {
             holder: Some(self.identity.clone()),
             duration: LEASE,
             renewed: Some(clock),
             taken: Some(clock),
-            transitions,
+            transitions: before.transitions.saturating_add(i32::from(is_anothers)),
         }
     }
 
@@ -232,9 +278,20 @@ impl Election {
     }
 
     fn has_run_out(&self, now: Instant) -> bool {
-        self.seen.as_ref().is_none_or(|(record, since)| {
-            record.holder.is_none() || now.saturating_duration_since(*since) >= record.duration
+        self.seen.as_ref().is_some_and(|(record, since)| {
+            record.was_released() || now.saturating_duration_since(*since) >= record.duration
         })
+    }
+}
+
+impl Record {
+    /// By anybody, since the Lease was created.
+    fn was_taken(&self) -> bool {
+        self.holder.is_some() || self.taken.is_some()
+    }
+
+    fn was_released(&self) -> bool {
+        self.holder.is_none() && self.was_taken()
     }
 }
 

@@ -52,7 +52,7 @@ impl Seen {
             Standing::Lapsed | Standing::Unknown => (ClusterRole::Unknown, None),
         };
         let refused = |trouble: &election::Trouble| match trouble {
-            Trouble::Refused(text) => Some(text.clone()),
+            Trouble::Refused(text) | Trouble::Dataplane(text) => Some(text.clone()),
             Trouble::Away(_) => None,
         };
         ClusterStatus {
@@ -71,7 +71,7 @@ impl Seen {
 pub fn absence(contact: &Contact, seat: &Seat) -> Option<String> {
     let of_lease = || match &seat.trouble {
         Some(Trouble::Away(text)) => Some(text.clone()),
-        Some(Trouble::Refused(_)) | None => None,
+        Some(Trouble::Refused(_) | Trouble::Dataplane(_)) | None => None,
     };
     contact.reason().or_else(of_lease)
 }

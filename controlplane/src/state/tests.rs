@@ -231,3 +231,32 @@ fn another_control_plane_is_a_problem_until_it_is_gone() {
     state.apply(status(1, Some(10)), now + SUSPICION);
     assert_eq!(state.dataplane_problem(), None);
 }
+
+#[test]
+fn the_dataplane_is_relied_on_while_it_acknowledges() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let owed = |seconds| Agreement::Owed { since: at(seconds) };
+    let mut state = State::default();
+    let history = [
+        (status(1, Some(7)), Agreement::Nothing, "it serves what another told it"),
+        (desired(251), Agreement::Nothing, "nothing was acknowledged yet"),
+        (ack(8), Agreement::Held, ""),
+        (status(1, Some(8)), Agreement::Held, ""),
+        (desired(257), owed(4), "this is not acknowledged yet"),
+        (desired(263), owed(4), "nor is this"),
+        (ack(9), owed(6), "but the first is: it does answer"),
+        (rejected(10), Agreement::Held, "it says no, and serves on"),
+        (disconnected(), owed(8), ""),
+        (status(1, Some(9)), owed(8), "what it refused is sent again"),
+        (disconnected(), owed(8), "it hangs: that it answers otherwise counts for nothing"),
+        (status(1, Some(9)), owed(8), ""),
+        (status(2, None), owed(8), "it has restarted"),
+        (ack(10), Agreement::Held, ""),
+    ];
+    for (seconds, (event, expected, why)) in (0..).zip(history) {
+        let what = format!("{seconds}: {event:?} {why}");
+        state.apply(event, at(seconds));
+        assert_eq!(state.agreement(), expected, "{what}");
+    }
+}

@@ -12,7 +12,9 @@ use shunt_api::config;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Election, LEASE, Record, Seat, Standing, Trouble};
+use super::fitness::Fitness;
+use super::{Election, LEASE, Part, Record, Seat, Standing, Trouble};
+use crate::state::Agreement;
 use crate::until::now;
 
 /// A request without an answer for so long has failed. Two of them and a pause fit between renewal and deadline.
@@ -23,6 +25,7 @@ pub struct Candidate {
     api: Api<Lease>,
     place: config::Lease,
     election: Election,
+    fitness: Fitness,
 }
 
 /// Why a round failed.
@@ -34,24 +37,40 @@ enum Failure {
 }
 
 impl Candidate {
-    /// Has read nothing.
-    pub fn new(client: &Client, place: config::Lease, identity: &str) -> Self {
+    /// Has read nothing. It leads only while the dataplane can be relied on.
+    pub fn new(
+        client: &Client,
+        place: config::Lease,
+        identity: &str,
+        agreement: watch::Receiver<Agreement>,
+    ) -> Self {
         let api = Api::namespaced(client.clone(), &place.namespace);
-        Self { api, place, election: Election::new(identity.into()) }
+        let election = Election::new(identity.into());
+        Self { api, place, election, fitness: Fitness::new(agreement, now()) }
     }
 
     /// Stands for election for ever; `seat` is told what comes of it.
     pub async fn run(&mut self, seat: &watch::Sender<Seat>) {
         loop {
-            let failure = self.round().await.err();
-            let succeeded = failure.is_none();
-            let standing = self.election.standing(now());
-            // While the last renewal holds, the next try may succeed.
-            let leads = matches!(standing, Standing::Leads { .. });
-            let trouble = failure.filter(|_| !leads).and_then(|failure| self.trouble(failure));
-            seat.send_if_modified(|seat| seat.replace(Seat { standing, trouble }));
-            tokio::time::sleep(self.election.pause(succeeded)).await;
+            let part = self.fitness.part(now());
+            if part == Part::Leaves && self.election.pause_term(now()) {
+                // Nothing more is begun from here on, so that it ends in time.
+                self.show(seat, None);
+            }
+            let failure = self.round(part).await.err();
+            let pause = self.election.pause(failure.is_none(), now());
+            self.show(seat, failure);
+            self.fitness.rest(part, pause).await;
         }
+    }
+
+    fn show(&self, seat: &watch::Sender<Seat>, failure: Option<Failure>) {
+        let standing = self.election.standing(now());
+        // While the last renewal holds, the next try may succeed.
+        let leads = matches!(standing, Standing::Leads { .. });
+        let trouble = failure.and_then(|failure| self.trouble(failure));
+        let trouble = trouble.or_else(|| self.fitness.trouble(now())).filter(|_| !leads);
+        seat.send_if_modified(|seat| seat.replace(Seat { standing, trouble }));
     }
 
     /// Lets another lead at once, if this box does. What fails is left to run out.
@@ -62,10 +81,11 @@ impl Candidate {
         }
     }
 
-    async fn round(&mut self) -> Result<(), Failure> {
+    async fn round(&mut self, part: Part) -> Result<(), Failure> {
         let lease = within(self.api.get_opt(&self.place.name)).await?;
         let asked = now();
-        let Some(next) = self.election.observe(lease.as_ref().map(record), asked, Timestamp::now()) else {
+        let Some(next) = self.election.observe(lease.as_ref().map(record), part, asked, Timestamp::now())
+        else {
             return Ok(());
         };
         within(self.write(lease, &next)).await?;
@@ -81,6 +101,7 @@ impl Candidate {
             return self.api.create(&params, &Lease { metadata, spec }).await.map(drop);
         };
         let spec = Some(spec(lease.spec.unwrap_or_default(), next));
+        // With its uid and version, so that neither another's write nor one that was created since is overwritten.
         let lease = Lease { spec, metadata: lease.metadata };
         self.api.replace(&self.place.name, &params, &lease).await.map(drop)
     }
@@ -111,13 +132,13 @@ async fn within<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T,
 }
 
 fn record(lease: &Lease) -> Record {
-    let Some(spec) = &lease.spec else { return Record::default() };
+    let spec = lease.spec.clone().unwrap_or_default();
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     Record {
-        holder: spec.holder_identity.clone().filter(|holder| !holder.is_empty()),
+        holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
         duration: seconds.map_or(LEASE, Duration::from_secs),
-        renewed: spec.renew_time.as_ref().map(|time| time.0),
-        taken: spec.acquire_time.as_ref().map(|time| time.0),
+        renewed: spec.renew_time.map(|time| time.0),
+        taken: spec.acquire_time.map(|time| time.0),
         transitions: spec.lease_transitions.unwrap_or_default(),
     }
 }
@@ -153,10 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_lease_is_nobodys() {
+    fn an_empty_lease_is_nobodys_for_as_long_as_any() {
         let empty = LeaseSpec { holder_identity: Some(String::new()), ..LeaseSpec::default() };
         let expected = Record { duration: LEASE, ..Record::default() };
         assert_eq!(record(&Lease { spec: Some(empty), ..Lease::default() }), expected);
-        assert_eq!(record(&Lease::default()).holder, None);
+        assert_eq!(record(&Lease::default()), expected);
+        let created = spec(LeaseSpec::default(), &expected);
+        assert_eq!((created.holder_identity.as_ref(), created.acquire_time.as_ref()), (None, None));
+        assert_eq!(record(&Lease { spec: Some(created), ..Lease::default() }), expected);
     }
 }

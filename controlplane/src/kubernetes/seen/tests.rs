@@ -133,6 +133,10 @@ fn who_leads_is_shown_and_why_this_box_cannot() {
     assert_eq!(stands(Standing::Lapsed, away), (ClusterRole::Unknown, None, 0));
     let refused = Some(Trouble::Refused("forbidden; run this".into()));
     assert_eq!(stands(Standing::Unknown, refused), (ClusterRole::Unknown, None, 1));
+    let dataplane = Some(Trouble::Dataplane("away; see this".into()));
+    assert_eq!(stands(Standing::Lapsed, dataplane.clone()), (ClusterRole::Unknown, None, 1));
+    let follows = Standing::Follows { leader: "other".into() };
+    assert_eq!(stands(follows, dataplane), (ClusterRole::Follower, Some("other".into()), 1));
 }
 
 #[test]
@@ -147,6 +151,7 @@ fn one_that_hangs_is_noticed_by_the_lease() {
         (&broken, &hangs, Some("nodes: reset")),
         (&broken, &Seat::default(), Some("nodes: reset")),
         (&quiet, &troubled(Some(Trouble::Refused("forbidden".into()))), None),
+        (&quiet, &troubled(Some(Trouble::Dataplane("away".into()))), None),
     ] {
         assert_eq!(absence(contact, seat).as_deref(), expected);
     }

@@ -1,9 +1,13 @@
 //! More than one box: one leads by the Lease, and all serve the same.
 
+use std::cell::Cell;
+
 use super::*;
 use crate::kubernetes::double::objects::pool;
-use crate::kubernetes::election::LEASE;
+use crate::kubernetes::election::fitness::GRACE;
 use crate::kubernetes::election::lease::Candidate;
+use crate::kubernetes::election::{DEADLINE, LEASE};
+use crate::state::Agreement;
 
 /// What people are told when a box comes to lead.
 const LEADS: &str = "this box leads: ";
@@ -13,16 +17,50 @@ struct Box {
     rig: Rig,
     name: &'static str,
     candidate: JoinHandle<()>,
+    agreement: watch::Sender<Agreement>,
+    /// Its dataplane is away.
+    dead: Cell<bool>,
 }
 
 impl Box {
     fn start(api: &Api, name: &'static str) -> Self {
         let (seat, seated) = watch::channel(Seat::default());
         let client = api.client_of(name);
-        let mut candidate = Candidate::new(&client, file().kubernetes.remove(0).lease, name);
+        let (agreement, agreed) = watch::channel(Agreement::Nothing);
+        let mut candidate = Candidate::new(&client, file().kubernetes.remove(0).lease, name, agreed);
         let rig = Rig::seated(api, client, seated);
         let candidate = tokio::spawn(async move { candidate.run(&seat).await });
-        Self { rig, name, candidate }
+        Self { rig, name, candidate, agreement, dead: Cell::new(false) }
+    }
+
+    /// Its dataplane, if there is one, does what is wanted now.
+    fn obey(&self) {
+        if self.dead.get() {
+            return;
+        }
+        self.rig.obey();
+        if self.rig.served.borrow().is_some() {
+            self.agreement.send_replace(Agreement::Held);
+        }
+    }
+
+    fn kill_dataplane(&self) {
+        self.dead.set(true);
+        self.rig.served.send_replace(None);
+        self.agreement.send_replace(Agreement::Owed { since: now() });
+    }
+
+    fn revive_dataplane(&self) {
+        self.dead.set(false);
+        self.obey();
+    }
+
+    /// Why it cannot lead, as people are shown it.
+    fn cannot_lead(&self) -> Option<String> {
+        match &self.rig.shown.borrow().seat.trouble {
+            Some(Trouble::Dataplane(text)) => Some(text.clone()),
+            _ => None,
+        }
     }
 
     /// Names of services that are wanted, and their addresses.
@@ -43,6 +81,9 @@ async fn two() -> (Api, Box, Box) {
     api.put("services", service("web", 1, false));
     let first = Box::start(&api, "first");
     sleep(MOMENT).await;
+    first.obey();
+    // There is no Lease yet.
+    sleep(LEASE + MOMENT * 4).await;
     let second = Box::start(&api, "second");
     converge(&first, &second).await;
     assert_eq!(web(&api), VIP);
@@ -54,7 +95,7 @@ async fn two() -> (Api, Box, Box) {
 async fn converge(first: &Box, second: &Box) {
     for _ in 0..6 {
         sleep(MOMENT).await;
-        [first, second].into_iter().for_each(|of| of.rig.obey());
+        [first, second].into_iter().for_each(|of| of.obey());
     }
     sleep(MOMENT).await;
 }
@@ -159,4 +200,61 @@ async fn a_follower_without_the_api_serves_on_and_catches_up() {
     assert_eq!(second.rig.backends("shop/web"), ["n1", "n2", "n3"]);
     assert_eq!(second.rig.told(LEADS), 0);
     assert_eq!(by(&api.writes_by_client(), "second"), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_box_leads_only_once_its_dataplane_has_acknowledged_something() {
+    let api = api();
+    api.put("services", service("web", 1, false));
+    let only = Box::start(&api, "only");
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!((only.rig.told(LEADS), api.writes()), (0, vec![]));
+    assert!(only.cannot_lead().is_some());
+    // What it wants is known without a lead, and acknowledging that is enough.
+    assert_eq!(only.wanted(), BTreeMap::new());
+    only.obey();
+    sleep(LEASE + MOMENT * 4).await;
+    assert_eq!((only.rig.told(LEADS), only.cannot_lead()), (1, None));
+    converge(&only, &only).await;
+    assert_eq!(web(&api), VIP);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_box_whose_dataplane_is_away_lets_another_lead() {
+    let (api, first, second) = two().await;
+    // As long as a restart may take.
+    first.kill_dataplane();
+    sleep(GRACE - MOMENT).await;
+    first.revive_dataplane();
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!([&first, &second].map(|of| of.rig.told(LEADS)), [1, 0]);
+    api.writes_by_client();
+
+    first.kill_dataplane();
+    api.put("services", service("new", 2, false));
+    api.delete("services", "shop/web");
+    sleep(GRACE + (LEASE - DEADLINE) + MOMENT * 6).await;
+    assert_eq!([&first, &second].map(|of| of.rig.told(LEADS)), [1, 1], "sooner than the Lease runs out");
+    let reason = first.cannot_lead().unwrap();
+    assert!(reason.contains("shunt-dataplane"), "{reason}");
+    converge(&first, &second).await;
+    let writes = by(&api.writes_by_client(), "second");
+    for expected in ["shop/web -finalizer", "shop/new status"] {
+        assert!(writes.iter().any(|write| write.starts_with(expected)), "{expected}: {writes:#?}");
+    }
+    assert_eq!(second.wanted().into_keys().collect::<Vec<_>>(), ["shop/new"]);
+
+    // Nobody whose dataplane serves: nobody leads.
+    second.kill_dataplane();
+    sleep(LEASE).await;
+    api.writes();
+    api.put("services", service("later", 3, false));
+    sleep(Duration::from_hours(1)).await;
+    assert_eq!(api.writes(), [""; 0]);
+    first.revive_dataplane();
+    sleep(MOMENT * 4).await;
+    converge(&first, &second).await;
+    assert_eq!([&first, &second].map(|of| of.rig.told(LEADS)), [2, 1]);
+    assert_eq!(first.wanted().into_keys().collect::<Vec<_>>(), ["shop/later", "shop/new"]);
+    assert_eq!(first.cannot_lead(), None);
 }
