@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::book::Book;
 use super::given::Given;
-use super::pools::{Pools, family_word};
+use super::pools::Pools;
 use super::wish::{Wish, words};
 use super::{Allocation, POOL, Reason, Refusal};
 use crate::kubernetes::facts::{Family, FamilyPolicy};
@@ -130,9 +130,8 @@ impl<'w> Round<'w> {
         let (wish, family) = (&self.wishes[who], Family::of(address));
         if !wish.families.contains(&family) {
             return Err(Reason::WrongFamily.because(format!(
-                "{address} was asked for, but the Service is not {}; ask for an address of a family it has, or change \
-                 spec.ipFamilyPolicy",
-                family_word(family)
+                "{address} was asked for, but the Service is not {family}; ask for an address of a family it has, or change \
+                 spec.ipFamilyPolicy"
             )));
         }
         let named = self.pools.named(wish)?;
