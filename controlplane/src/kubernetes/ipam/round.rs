@@ -299,16 +299,7 @@ impl<'w> Round<'w> {
         let allocation = |((wish, given), (problem, moved)): ((&Wish<'_>, Given), (Option<Refusal>, _))| {
             let addresses: Vec<IpAddr> =
                 wish.families.iter().filter_map(|family| given.of(*family)).collect();
-            let pool = addresses.first().and_then(|address| {
-                let named = self.pools.named(wish).ok().flatten();
-                named.filter(|pool| self.pools.contains(*pool, *address)).or_else(|| self.pools.of(*address))
-            });
-            Allocation {
-                pool: pool.map(|pool| self.pools.at(pool).name.clone()),
-                problem: problem.map(|problem| keeping(problem, &addresses)),
-                moved,
-                addresses,
-            }
+            Allocation { problem: problem.map(|problem| keeping(problem, &addresses)), moved, addresses }
         };
         self.wishes.iter().zip(self.given).zip(told).map(allocation).collect()
     }
