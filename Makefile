@@ -42,7 +42,7 @@ lint: ## format, lints, dependency rules, file sizes
 test-cluster: build ## against a real Kubernetes: upstream's LoadBalancer specs but for the two long ones, and Shunt's own scenarios
 	@tests/cluster/test.sh
 
-e2e: build ## all of upstream's LoadBalancer specs against Shunt, about 40 minutes
+e2e: build ## the Helm chart against kustomize, then all of upstream's LoadBalancer specs against Shunt, about 40 minutes
 	@tests/cluster/e2e.sh shunt
 
 cluster: build ## a real Kubernetes with Shunt in namespaces of its own, for you to try (NODES=3 FAMILIES=46; see tests/cluster/README.md)

@@ -31,7 +31,6 @@ finish() {
 
 "$here/node-script.sh"
 own_cluster
-"$here/helm.sh"
 "$here/shunt.sh"
 "$here/pools.sh"
 "$here/build.sh" e2e.test

@@ -9,11 +9,10 @@ use shunt_api::snapshot::Protocol;
 
 use super::facts::{Endpoint, Facts, Family, FamilyPolicy, Ingress, Labels, Node, Port, Service, ServiceKey};
 use super::report::ownership::FINALIZER;
+use super::translate::nodes::EXCLUDE_LABEL;
 
 /// The prefix of our own conditions.
 pub const OWN_CONDITIONS: &str = "shunt.dev/";
-/// Keeps a node from taking traffic of load balancers.
-const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// Says which Service a slice belongs to.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// The cluster autoscaler is about to remove the node.

@@ -2,6 +2,7 @@
 //! all that is decided is decided from these.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use shunt_api::snapshot::Protocol;
@@ -86,7 +87,6 @@ pub enum Family {
 }
 
 /// How many families a Service wants (KEP-563).
-#[allow(clippy::enum_variant_names, reason = "as the API calls them")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::enum_variant_names, reason = "the API's names")]
 pub enum FamilyPolicy {
@@ -165,8 +165,17 @@ impl Family {
     }
 }
 
-impl std::fmt::Display for ServiceKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }

@@ -71,11 +71,9 @@ struct Held {
 pub struct Allocation {
     /// In the order of its families, one of each at most.
     pub addresses: Vec<IpAddr>,
-    /// The pool of the first address.
-    pub pool: Option<String>,
     /// What it asks for and does not have, for as long as it does not; with addresses as well as without.
     pub problem: Option<Refusal>,
-    /// Why it had to leave an address, told only by the call in which it had to.
+    /// Why it had to leave an address, said only by the call in which it had to.
     pub moved: Option<Refusal>,
 }
 

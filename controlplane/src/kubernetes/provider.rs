@@ -19,7 +19,7 @@ use super::access::connect;
 use super::defined::{Judged, Teller};
 use super::election::Seat;
 use super::facts::{Facts, Family, ServiceKey};
-use super::ipam::{Allocation, Ipam};
+use super::ipam::{Allocation, Ipam, Refusal};
 use super::picture::{Contact, Picture, follow};
 use super::report::ownership::{Class, may_be_served};
 use super::report::{Action, Outcome, Reporter};
@@ -108,6 +108,18 @@ fn tell(journal: &Journal, cluster: &Kubernetes, level: Level, text: &str, reaso
     journal.tell(Happening { level, subject: subject(&cluster.name), text: text.to_owned(), reason });
 }
 
+/// What of the allocations is to be told, for a human.
+fn problems(
+    allocations: &BTreeMap<ServiceKey, Allocation>,
+    of: impl Fn(&Allocation) -> Option<&Refusal>,
+) -> BTreeMap<ServiceKey, Problem> {
+    let problem = |(key, allocation): (&ServiceKey, &Allocation)| {
+        let refusal = of(allocation)?;
+        Some((key.clone(), Problem::new(refusal.reason.word(), refusal.message.clone())))
+    };
+    allocations.iter().filter_map(problem).collect()
+}
+
 struct Provider {
     cluster: Kubernetes,
     class: Class,
@@ -121,6 +133,8 @@ struct Provider {
     defined: Judged,
     teller: Teller,
     ipam: Ipam,
+    /// Why Services had to leave an address, for those that were not told yet.
+    moved: BTreeMap<ServiceKey, Problem>,
     reporter: Reporter,
     client: Client,
     writer: Writer,
@@ -157,6 +171,7 @@ impl Provider {
             taken: Vec::new(),
             defined: Judged::default(),
             ipam: Ipam::default(),
+            moved: BTreeMap::new(),
             waiting_since: None,
             untold_since: None,
         }
@@ -242,6 +257,7 @@ impl Provider {
         if role != Role::Leader {
             return;
         }
+        self.moved.extend(problems(&allocations, |of| of.moved.as_ref()));
         if self.is_told_later(changes) {
             // What is wanted goes to the dataplane now, and counts as part of the look.
             tokio::task::yield_now().await;
@@ -289,6 +305,7 @@ impl Provider {
                 self.teller = Teller::new(self.client.clone(), self.terms.gate());
                 self.reporter = Reporter::new(class, self.cluster.nat_ip_mode);
                 self.ipam = Ipam::default();
+                self.moved.clear();
             }
             Turn::Seat(seat) => {
                 self.outlets.seen.send_modify(|seen| seen.seat = seat.clone());
@@ -318,11 +335,7 @@ impl Provider {
     ) -> BTreeMap<ServiceKey, Vec<Action>> {
         let served = self.outlets.served.borrow().clone();
         let programmed = served.as_ref().map(|snapshot| self.programmed(snapshot, facts));
-        let problems: BTreeMap<&ServiceKey, Problem> = allocations
-            .iter()
-            .filter_map(|(key, of)| Some((key, of.problem.as_ref()?)))
-            .map(|(key, refusal)| (key, Problem::new(refusal.reason.word(), refusal.message.clone())))
-            .collect();
+        let problems = problems(allocations, |of| of.problem.as_ref());
         let all = translated.iter().all(|(key, translated)| {
             let of = programmed.as_ref().and_then(|programmed| programmed.get(key));
             let served = translated.vips().iter().all(|vip| of.is_some_and(|of| of.contains(vip)));
@@ -334,17 +347,22 @@ impl Provider {
         let (writer, picture) = (&self.writer, &self.picture);
         let version = |key: &ServiceKey| picture.service(key)?.metadata.resource_version.clone();
         let is_free = |key: &ServiceKey| writer.is_free(&facts.services[key].uid, || version(key));
-        self.reporter.report(&facts.services, |key| {
+        let moved = std::mem::take(&mut self.moved);
+        let actions = self.reporter.report(&facts.services, |key| {
             is_free(key).then(|| Outcome {
                 addresses: allocations.get(key).map_or(&[][..], |of| &of.addresses),
                 address_problem: problems.get(key),
+                moved: moved.get(key),
                 translated: translated.get(key),
                 programmed: programmed
                     .as_ref()
                     .map(|programmed| programmed.get(key).map_or(&[][..], Vec::as_slice)),
                 overdue,
             })
-        })
+        });
+        let later = |(key, _): &(ServiceKey, _)| facts.services.contains_key(key) && !is_free(key);
+        self.moved = moved.into_iter().filter(later).collect();
+        actions
     }
 
     /// The addresses that the dataplane serves for each Service; names of services say whose they are.

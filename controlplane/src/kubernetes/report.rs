@@ -61,6 +61,8 @@ pub struct Outcome<'a> {
     pub addresses: &'a [IpAddr],
     /// Why it has none, or not all.
     pub address_problem: Option<&'a Problem>,
+    /// Why it had to leave an address since it was looked at last.
+    pub moved: Option<&'a Problem>,
     /// What the dataplane shall do.
     pub translated: Option<&'a Translated>,
     /// Its addresses that the dataplane has acknowledged to serve, those of before included. `None`: it has not said

@@ -356,19 +356,11 @@ impl PortError {
 }
 
 fn no_nat_source(family: Family) -> Problem {
-    let word = name_family(family);
     let message = format!(
-        "mode nat needs an {word} address for flows to come from; add one to sources in [nat] of Shunt's \
+        "mode nat needs an {family} address for flows to come from; add one to sources in [nat] of Shunt's \
          configuration, or use mode dr or ipip"
     );
     Problem::new("NoNatSource", message)
-}
-
-fn name_family(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
-    }
 }
 
 #[cfg(test)]

@@ -126,25 +126,24 @@ impl<'p> Pools<'p> {
 
     /// That none of these pools has an address of a family left.
     pub fn exhausted(&self, numbers: &[usize], family: Family) -> Refusal {
-        let word = family_word(family);
         let count = |number: usize| self.at(number).count(family == Family::V4);
         let having: Vec<usize> = numbers.iter().copied().filter(|number| count(*number) > 0).collect();
         let all = having.iter().copied().map(count).fold(0, u128::saturating_add);
         match having[..] {
             [] => Reason::NoPool.because(match numbers {
                 [] => format!(
-                    "no pool gives this Service an {word} address by itself; add a pool, or let one that there is \
+                    "no pool gives this Service an {family} address by itself; add a pool, or let one that there is \
                      serve it"
                 ),
-                _ => format!("{} has no {word} addresses to give; add some, or a pool that has", self.words(numbers)),
+                _ => format!("{} has no {family} addresses to give; add some, or a pool that has", self.words(numbers)),
             }),
             [_] => Reason::PoolExhausted.because(format!(
-                "pool {} is exhausted: all its {all} {word} addresses are in use; the next one that is free goes to \
+                "pool {} is exhausted: all its {all} {family} addresses are in use; the next one that is free goes to \
                  whoever waits longest",
                 self.words(&having)
             )),
             _ => Reason::PoolExhausted.because(format!(
-                "pools {} are exhausted: all their {all} {word} addresses are in use; the next one that is free goes \
+                "pools {} are exhausted: all their {all} {family} addresses are in use; the next one that is free goes \
                  to whoever waits longest",
                 self.words(&having)
             )),
@@ -170,13 +169,5 @@ impl<'p> Pools<'p> {
         let more = numbers.len().saturating_sub(NAMED_MAX);
         let names = names.join(", ");
         if more > 0 { format!("{names} and {more} more") } else { names }
-    }
-}
-
-/// `IPv4` or `IPv6`.
-pub fn family_word(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::book::{Book, Holder};
 use super::given::Given;
-use super::pools::{Pools, family_word};
+use super::pools::Pools;
 use super::wish::{Wish, words};
 use super::{Allocation, POOL, Reason, Refusal};
 use crate::kubernetes::facts::{Family, FamilyPolicy};
@@ -131,9 +131,8 @@ impl<'w> Round<'w> {
         let (wish, family) = (&self.wishes[who], Family::of(address));
         if !wish.families.contains(&family) {
             return Err(Reason::WrongFamily.because(format!(
-                "{address} was asked for, but the Service is not {}; ask for an address of a family it has, or change \
-                 spec.ipFamilyPolicy",
-                family_word(family)
+                "{address} was asked for, but the Service is not {family}; ask for an address of a family it has, or change \
+                 spec.ipFamilyPolicy"
             )));
         }
         let named = self.pools.named(wish)?;
@@ -302,16 +301,7 @@ impl<'w> Round<'w> {
         let allocation = |((wish, given), (problem, moved)): ((&Wish<'_>, Given), (Option<Refusal>, _))| {
             let addresses: Vec<IpAddr> =
                 wish.families.iter().filter_map(|family| given.of(*family)).collect();
-            let pool = addresses.first().and_then(|address| {
-                let named = self.pools.named(wish).ok().flatten();
-                named.filter(|pool| self.pools.contains(*pool, *address)).or_else(|| self.pools.of(*address))
-            });
-            Allocation {
-                pool: pool.map(|pool| self.pools.at(pool).name.clone()),
-                problem: problem.map(|problem| keeping(problem, &addresses)),
-                moved,
-                addresses,
-            }
+            Allocation { problem: problem.map(|problem| keeping(problem, &addresses)), moved, addresses }
         };
         self.wishes.iter().zip(self.given).zip(told).map(allocation).collect()
     }

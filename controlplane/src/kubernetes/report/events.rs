@@ -70,6 +70,10 @@ impl Told {
         if phase == Phase::Releasing && entered {
             after.push(normal("DeletedLoadBalancer", "Deleted load balancer"));
         }
+        if !cleaning(phase) {
+            // It explains those that follow.
+            before.extend(outcome.moved.map(|moved| warning(&moved.reason, &moved.message)));
+        }
         if matches!(phase, Phase::Refused | Phase::Programming | Phase::Serving) {
             after.extend(self.problems(service, phase, outcome));
         }

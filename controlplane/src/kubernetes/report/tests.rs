@@ -241,9 +241,11 @@ fn without_an_address_or_a_reason_nothing_is_done() {
 fn a_moved_address_is_shown_when_the_new_one_is_served() {
     let mut world = served(service());
     world.addresses = vec![ip("203.0.113.11")];
+    world.moved =
+        Some(Problem::new("AddressNotInPool", "203.0.113.10 was left, because no pool has it any more"));
     world.step();
     assert_eq!(world.service.ingress[0].ip, Some(ip("203.0.113.10")));
-    assert_eq!(world.settle(), "status[203.0.113.11] (EnsuredLoadBalancer)");
+    assert_eq!(world.settle(), "(AddressNotInPool) status[203.0.113.11] (EnsuredLoadBalancer)");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use shunt_api::config::WEIGHT;
 use shunt_api::snapshot::Mode;
 
 use super::wanted::Backend;
-use super::{Problem, UNAVAILABLE, name_family};
+use super::{Problem, UNAVAILABLE};
 use crate::kubernetes::facts::{Endpoint, Family, Node, Service};
 
 /// The label that keeps a node from being a backend.
@@ -163,10 +163,9 @@ fn unaddressed(
     if !wanted || backends.iter().any(|backend| backend.weight > 0) {
         return None;
     }
-    let word = name_family(family);
     let message = match mode {
         Mode::Nat => format!(
-            "no node that should take traffic has an {word} InternalIP, and mode nat cannot change the family; give \
+            "no node that should take traffic has an {family} InternalIP, and mode nat cannot change the family; give \
              nodes one, or use mode dr or ipip"
         ),
         Mode::Dr | Mode::Ipip => {

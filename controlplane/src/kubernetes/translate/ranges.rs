@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use shunt_api::config::SOURCE_RANGES_MAX;
 
-use super::{Problem, name_family};
+use super::Problem;
 use crate::kubernetes::facts::Family;
 
 /// Stands for "nobody", because an empty list stands for "all": no packet comes from the limited broadcast address
@@ -51,9 +51,10 @@ pub fn unreachable(ranges: &[IpNet], family: Family) -> Option<Problem> {
     let denied = !ranges.is_empty()
         && ranges != [NOBODY]
         && !ranges.iter().any(|range| Family::of(range.addr()) == family);
-    let (word, all) = (name_family(family), if family == Family::V4 { "0.0.0.0/0" } else { "::/0" });
-    let message =
-        format!("loadBalancerSourceRanges: no {word} client may come; add a range, or {all} for all of them");
+    let all = if family == Family::V4 { "0.0.0.0/0" } else { "::/0" };
+    let message = format!(
+        "loadBalancerSourceRanges: no {family} client may come; add a range, or {all} for all of them"
+    );
     denied.then(|| Problem::new("NoSourceRangeOfFamily", message))
 }
 

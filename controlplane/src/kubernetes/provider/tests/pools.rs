@@ -118,3 +118,18 @@ async fn what_the_file_gives_to_others_no_pool_of_the_cluster_has() {
     assert_eq!(accepted().0, "True");
     assert_eq!(shown(&rig, "shop/own").as_deref(), Some(OWN_VIP));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_has_to_leave_its_address_is_told_why_once() {
+    let rig = Rig::serving().await;
+    rig.api.put("shuntpools", pool("own", "198.51.100.0/28"));
+    rig.api.put("services", wants_own());
+    rig.converge().await;
+    rig.api.writes();
+    rig.api.change("shuntpools", "own", |pool| pool["spec"]["addresses"] = json!(["192.0.2.0/28"]));
+    rig.converge().await;
+    sleep(Duration::from_mins(5)).await;
+    let writes = rig.api.writes();
+    let about: Vec<_> = writes.iter().filter_map(|write| write.strip_prefix("shop/own ")).collect();
+    assert_eq!(about, ["(AddressNotInPool)", "status[192.0.2.1]", "(EnsuredLoadBalancer)"]);
+}

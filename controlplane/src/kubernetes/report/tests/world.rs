@@ -19,6 +19,8 @@ pub struct World {
     pub service: Service,
     pub addresses: Vec<IpAddr>,
     pub problem: Option<Problem>,
+    /// Told with the next look.
+    pub moved: Option<Problem>,
     pub nodes: u8,
     pub programmed: Option<Vec<IpAddr>>,
     pub overdue: bool,
@@ -65,6 +67,7 @@ impl World {
             service,
             addresses: vec![ip("203.0.113.10")],
             problem: None,
+            moved: None,
             nodes: 2,
             programmed: Some(vec![]),
             overdue: false,
@@ -90,9 +93,11 @@ impl World {
     /// What is to be done now.
     pub fn look(&mut self) -> Vec<Action> {
         let translated = self.translated();
+        let moved = self.moved.take();
         let outcome = Outcome {
             addresses: &self.addresses,
             address_problem: self.problem.as_ref(),
+            moved: moved.as_ref(),
             translated: translated.as_ref(),
             programmed: self.programmed.as_deref(),
             overdue: self.overdue,
