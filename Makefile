@@ -18,7 +18,7 @@ demo: bootstrap build ## watch real connections go through Shunt, in network nam
 # profile too would take longer, not less long: it has `panic = "abort"`, under which no test can be built,
 # so cargo would compile every dependency a second time, optimised. On two cores from nothing: programs
 # under four minutes, tests 1.6 minutes in the dev profile and more than six in the release profile.
-test: bootstrap lint build gate measure end-to-end test-cluster loom miri fuzz ## everything that must hold before a change lands
+test: bootstrap lint build gate measure end-to-end loom miri fuzz ## everything that must hold before a change lands
 	@echo "make test: passed"
 
 check: ## the quick loop: format, lints, unit tests
