@@ -58,6 +58,7 @@ impl Default for WorkerStats {
 
 impl WorkerStats {
     /// Adds a batch and empties the tally. Only the block's own worker may call this.
+    #[inline]
     pub fn absorb(&self, tally: &mut Tally) {
         let counters = self.counters.iter().zip(&mut tally.counters);
         let drops = self.drops.iter().zip(&mut tally.drops);

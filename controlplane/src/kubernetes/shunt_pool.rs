@@ -92,8 +92,6 @@ mod schema {
     use serde_json::{Value, json};
     use shunt_api::config::{MANIFEST_POOL_NAMESPACES_MAX, MANIFEST_POOL_RANGES_MAX, POOL_PRIORITY};
 
-    use super::Condition;
-
     /// Two IPv6 addresses in full with ` - ` between, and a little.
     const ADDRESS_LENGTH_MAX: usize = 83;
     /// Selectors have a handful.
@@ -183,13 +181,34 @@ mod schema {
         })
     }
 
-    /// One of each type, so that whoever applies one leaves others alone.
-    pub fn conditions(generator: &mut SchemaGenerator) -> Schema {
-        let condition = <Condition as schemars::JsonSchema>::json_schema(generator);
+    /// One of each type, so that whoever applies one leaves others alone. An item is a [`Condition`](super::Condition),
+    /// written out: the schemas of all that Kubernetes has would be compiled for this one.
+    pub fn conditions(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
-            "items": condition,
+            "items": {
+                "type": "object",
+                "required": ["lastTransitionTime", "message", "reason", "status", "type"],
+                "properties": {
+                    "type": text("What is said of the pool: Accepted."),
+                    "status": text("True, False or Unknown."),
+                    "reason": text("Why, in one word."),
+                    "message": text("Why, in words for people, and what to do."),
+                    "observedGeneration": {
+                        "type": "integer", "format": "int64",
+                        "description": "The metadata.generation that this was said of.",
+                    },
+                    "lastTransitionTime": {
+                        "type": "string", "format": "date-time",
+                        "description": "Since when the status is what it is.",
+                    },
+                },
+            },
         })
+    }
+
+    fn text(description: &str) -> Value {
+        json!({ "type": "string", "description": description })
     }
 
     fn validations(rules: &[(String, &str)]) -> Vec<Value> {

@@ -102,10 +102,12 @@ impl MemoryPort {
         self.stock.chains.pieces(frame).map(bytes).collect::<Vec<_>>().concat()
     }
 
+    #[inline]
     fn chunk(&self, chunk: u32) -> &[u8] {
         &self.memory[chunk as usize * self.chunk_size..][..self.chunk_size]
     }
 
+    #[inline]
     fn chunk_mut(&mut self, chunk: u32) -> &mut [u8] {
         &mut self.memory[chunk as usize * self.chunk_size..][..self.chunk_size]
     }
@@ -182,6 +184,7 @@ impl Port for MemoryPort {
         }
     }
 
+    #[inline]
     fn release(&mut self, frame: Frame) {
         self.stock.in_worker -= frame.pieces();
         self.stock.reclaim(&frame);

@@ -53,6 +53,7 @@ impl Stock {
     }
 
     /// A packet's chunks are free again.
+    #[inline]
     pub fn reclaim(&mut self, frame: &Frame) {
         self.free.extend(self.chains.chunks(frame));
     }
