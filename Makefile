@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check bench gate fuzz lint clean bootstrap build measure end-to-end loom miri test-cluster e2e
-.PHONY: cluster e2e-baseline
+.PHONY: cluster e2e-baseline unit beside
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,9 +16,8 @@ demo: bootstrap build ## watch real connections go through Shunt, in network nam
 # Programs are built in the release profile, because that is what end-to-end tests must drive; tests are
 # built in the dev profile, for its overflow checks and assertions. Building the tests in the release
 # profile too would take longer, not less long: it has `panic = "abort"`, under which no test can be built,
-# so cargo would compile every dependency a second time, optimised. On two cores from nothing: programs
-# under four minutes, tests 1.6 minutes in the dev profile and more than six in the release profile.
-test: bootstrap lint build gate measure end-to-end loom miri fuzz ## everything that must hold before a change lands
+# so cargo would compile every dependency a second time, optimised.
+test: bootstrap lint build beside measure end-to-end test-cluster ## everything that must hold before a change lands
 	@echo "make test: passed"
 
 check: ## the quick loop: format, lints, unit tests
@@ -67,12 +66,21 @@ measure: build
 	@target/release/shunt-benches floods --check
 	@target/release/shunt-benches change --check
 
-# `cargo test` runs one test program after the other, and the end-to-end scenarios run in order: what they
-# measure shares two cores. Cargo is told to ignore Ctrl-C so that it waits for the scenarios' own cleaning up.
+# `cargo test` runs one test program after the other.
+unit: export SHUNT_BIN_DIR = $(CURDIR)/target/release
+unit:
+	@cargo test --locked --workspace
+
+# What measures no time and leaves cores idle now and then, beside the building of Kubernetes, which takes minutes, once.
+beside:
+	@tests/cluster/prepare.sh $(MAKE) --no-print-directory unit gate loom miri fuzz
+
+# The scenarios run in order: what they measure shares two cores. (With --workspace, since cargo would compile much of it
+# again for one package of it, with other features.) Cargo is told to ignore Ctrl-C so that it waits for the
+# scenarios' own cleaning up.
 end-to-end: export SHUNT_BIN_DIR = $(CURDIR)/target/release
 end-to-end:
-	@cargo test --locked --workspace
-	@trap "" INT; exec cargo test --locked -p shunt-tests --test end_to_end -- --run
+	@trap "" INT; exec cargo test --locked --workspace --test end_to_end -- --run
 
 # Every interleaving of the flow table's protocol, within loom's bounds.
 loom:

@@ -7,7 +7,7 @@ set -euo pipefail
 export P NODES
 . "$(dirname "$0")/env.sh"
 
-program() { cargo test --quiet --locked -p shunt-tests --test cluster -- "$@"; }
+program() { cargo test --quiet --locked --workspace --test cluster -- "$@"; }
 # In a cluster of its own, which it brings up and takes down.
 scenarios() { # scenarios NAME [SETTING=VALUE...] -- [FILTER...]
     local settings=("P=$P-$1" RUN=)
