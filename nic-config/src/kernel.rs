@@ -40,7 +40,7 @@ impl Observed {
 }
 
 /// How an interface stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NicState {
     /// What it is.
     #[serde(flatten)]
@@ -114,10 +114,9 @@ impl Kernel {
         let mut state = NicState {
             values: found.flags.into_iter().map(|(item, on)| (item, Value::Switch(on))).collect(),
             limits: found.mtu_max.map(|max| (Item::Mtu, max.into())).into_iter().collect(),
-            rules_max: None,
-            idle_features: Vec::new(),
             irqs,
             nic: found.nic,
+            ..NicState::default()
         };
         state.values.extend(state.nic.mtu.map(|mtu| (Item::Mtu, Value::Number(mtu.into()))));
         let irqs = state.irqs.iter().map(|irq| (Item::Irq(irq.name.clone()), Value::Text(irq.cpus.clone())));

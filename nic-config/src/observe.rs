@@ -18,7 +18,7 @@ use crate::netlink;
 use crate::setting::Item;
 
 /// One interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Nic {
     /// Kernel name.
     pub name: String,
@@ -163,22 +163,7 @@ fn nearest(links: &[Found], name: &str) -> String {
 
 fn link(message: &LinkMessage) -> Found {
     let flags = message.header.flags;
-    let mut nic = Nic {
-        name: String::new(),
-        ifindex: message.header.index,
-        driver: None,
-        bus_address: None,
-        numa_node: None,
-        up: flags.contains(LinkFlags::Up),
-        carrier: None,
-        speed_mbps: None,
-        mac: None,
-        mtu: None,
-        queues: None,
-        rings: None,
-        xdp: None,
-        xdp_program: None,
-    };
+    let mut nic = Nic { ifindex: message.header.index, up: flags.contains(LinkFlags::Up), ..Nic::default() };
     let (mut bus, mut device, mut mtu_max) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {

@@ -27,31 +27,10 @@ struct Double {
 
 impl Double {
     fn with_queues(queues: u32, table: &[u32]) -> Self {
-        let nic = Nic {
-            name: "eth1".to_owned(),
-            ifindex: 3,
-            driver: None,
-            bus_address: None,
-            numa_node: None,
-            up: true,
-            carrier: None,
-            speed_mbps: None,
-            mac: None,
-            mtu: None,
-            queues: None,
-            rings: None,
-            xdp: None,
-            xdp_program: None,
-        };
+        let nic = Nic { name: "eth1".to_owned(), ifindex: 3, up: true, ..Nic::default() };
         let values = [(Item::Mtu, Value::Number(1500)), (Item::Promiscuous, Value::Switch(false))];
-        let state = NicState {
-            nic,
-            values: values.into(),
-            limits: [(COMBINED, 8)].into(),
-            rules_max: None,
-            idle_features: Vec::new(),
-            irqs: Vec::new(),
-        };
+        let state =
+            NicState { nic, values: values.into(), limits: [(COMBINED, 8)].into(), ..NicState::default() };
         let sysctl = (Item::Sysctl("net.core.x".to_owned()), Value::Text("1".to_owned()));
         let cpus = Cpus { online: vec![0, 1, 2, 3], ..Cpus::default() };
         let mut double = Self {

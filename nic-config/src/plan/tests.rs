@@ -11,25 +11,13 @@ fn bare(name: &str, driver: &str) -> NicState {
         name: name.to_owned(),
         ifindex: 3,
         driver: Some(driver.to_owned()),
-        bus_address: None,
-        numa_node: None,
         up: true,
-        carrier: None,
-        speed_mbps: None,
-        mac: None,
-        mtu: None,
-        queues: None,
-        rings: None,
-        xdp: None,
-        xdp_program: None,
+        ..Nic::default()
     };
     NicState {
         nic,
         values: [(Item::Up, Value::Switch(true)), (Item::Mtu, Value::Number(1500))].into(),
-        limits: [].into(),
-        rules_max: None,
-        idle_features: Vec::new(),
-        irqs: Vec::new(),
+        ..NicState::default()
     }
 }
 
