@@ -8,6 +8,7 @@
 
 pub mod rss;
 pub mod rules;
+mod words;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,6 +18,7 @@ use serde::Serialize;
 
 use self::rss::{Change, Rss};
 use self::rules::Rule;
+use self::words::{number, number_64, put, put_64};
 
 /// Longest interface name, without the final zero byte.
 const NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
@@ -161,7 +163,7 @@ impl Ethtool {
     /// The fields that it hashes of packets of a `flow_type`; `None` if it does not tell.
     pub fn hash_fields(&self, interface: &str, flow_type: u32) -> io::Result<Option<u64>> {
         match self.exchange(interface, hash_fields(HASH_FIELDS_GET, flow_type, 0)) {
-            Ok(answer) => Ok(answer.map(|answer| word_64(&answer, 1))),
+            Ok(answer) => Ok(answer.map(|answer| number_64(&answer, HASHED))),
             // Drivers say so of a `flow_type` they do not know.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
             Err(error) => Err(error),
@@ -260,11 +262,14 @@ pub struct RuleTable {
     pub rules: Vec<(u32, Option<Rule>)>,
 }
 
+const FLOW_TYPE: usize = 4;
+const HASHED: usize = 8;
+
 /// `struct ethtool_rxnfc` about hash fields: command, `flow_type`, then the fields as 64 bits.
 fn hash_fields(command: u32, flow_type: u32, fields: u64) -> Vec<u8> {
     let mut structure = rules::request(command, 0);
-    structure[4..8].copy_from_slice(&flow_type.to_ne_bytes());
-    structure[8..16].copy_from_slice(&fields.to_ne_bytes());
+    put(&mut structure, FLOW_TYPE, flow_type);
+    put_64(&mut structure, HASHED, fields);
     structure
 }
 
@@ -278,38 +283,26 @@ fn driver(answer: &[u8]) -> Option<Driver> {
 
 /// `struct ethtool_channels`: command; most rx, tx, other, combined; then the same now.
 fn queues(answer: &[u8]) -> Queues {
-    let quantity = |max, current| quantity(number(answer, max), number(answer, current));
+    let quantity =
+        |max: usize, current: usize| quantity(number(answer, 4 * max), number(answer, 4 * current));
     Queues { combined: quantity(4, 8), rx: quantity(1, 5), tx: quantity(2, 6) }
 }
 
 /// `struct ethtool_ringparam`: command; most rx, rx mini, rx jumbo, tx; then the same now.
 fn rings(answer: &[u8]) -> Rings {
-    let quantity = |max, current| quantity(number(answer, max), number(answer, current));
+    let quantity =
+        |max: usize, current: usize| quantity(number(answer, 4 * max), number(answer, 4 * current));
     Rings { rx: quantity(1, 5), tx: quantity(4, 8) }
 }
 
 /// `struct ethtool_link_settings`: command, speed.
 fn speed_mbps(answer: &[u8]) -> Option<u32> {
-    Some(number(answer, 1)).filter(|&speed| speed != 0 && speed != SPEED_UNKNOWN)
+    Some(number(answer, 4)).filter(|&speed| speed != 0 && speed != SPEED_UNKNOWN)
 }
 
 /// A driver without queues of a kind says that it can have none.
 fn quantity(max: u32, current: u32) -> Option<Quantity> {
     (max > 0).then_some(Quantity { current, max })
-}
-
-/// The 32-bit word at this place, in the machine's byte order.
-fn number(answer: &[u8], word: usize) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&answer[4 * word..4 * word + 4]);
-    u32::from_ne_bytes(bytes)
-}
-
-/// The 64-bit word at this place.
-fn word_64(answer: &[u8], word: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&answer[8 * word..8 * word + 8]);
-    u64::from_ne_bytes(bytes)
 }
 
 /// Characters up to the first zero byte.
@@ -369,7 +362,10 @@ mod tests {
     #[test]
     fn hash_fields_stand_behind_the_flow_type() {
         let structure = hash_fields(HASH_FIELDS_SET, 2, 0xf0);
-        assert_eq!((structure.len(), number(&structure, 1), word_64(&structure, 1)), (192, 2, 0xf0));
+        assert_eq!(
+            (structure.len(), number(&structure, FLOW_TYPE), number_64(&structure, HASHED)),
+            (192, 2, 0xf0)
+        );
     }
 
     #[test]
