@@ -76,8 +76,10 @@ pub struct DesiredHost {
 pub struct Want<T> {
     /// What is wanted.
     pub value: T,
-    /// The key as the file has it.
+    /// The key with its whole path.
     pub key: String,
+    /// As `optional` names it.
+    pub name: String,
     /// Where the file says so.
     pub line: usize,
     /// Goes without if need be.
@@ -167,6 +169,7 @@ impl<'t, 'd> Wants<'t, 'd> {
         Want {
             value,
             key: written.field().to_owned(),
+            name: key.to_owned(),
             line: written.line(),
             optional: self.optional.contains(key),
         }
