@@ -10,6 +10,7 @@ use std::io;
 
 pub use self::restore::{Restored, revert};
 use crate::desired::Desired;
+use crate::host;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::kernel::{Observed, Scope, World};
 use crate::observe::ObserveError;
@@ -19,6 +20,7 @@ use crate::setting::{Item, Setting, Value};
 /// Plans until there is nothing left: what a driver resets is set again in the second round, and a third
 /// finds what that made possible.
 const ROUNDS: usize = 4;
+const LRO: &str = "rx-lro";
 
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -182,16 +184,30 @@ impl<W: World> Run<'_, W> {
 
 /// What a setting is now, and what the driver or the kernel may change along with it.
 fn inverses(setting: &Setting, observed: &Observed) -> Vec<Entry> {
-    let state = setting.nic.as_ref().and_then(|nic| observed.nics.get(nic));
-    let ifindex = state.map(|state| state.nic.ifindex);
-    let entry = |setting: &Setting| {
-        let before = observed.value(setting)?.clone();
-        Some(Entry { setting: setting.clone(), ifindex, before })
+    let along = match &setting.nic {
+        Some(nic) => along_with_interface(nic, &setting.item, observed),
+        None => along_with_host(&setting.item, observed),
     };
-    let along = |item: &&Item| **item != setting.item && changes_along(&setting.item, item);
-    let along = state.into_iter().flat_map(|state| state.values.keys()).filter(along);
-    let along = along.map(|item| Setting { nic: setting.nic.clone(), item: item.clone() });
-    std::iter::once(setting.clone()).chain(along).filter_map(|setting| entry(&setting)).collect()
+    let entry = |setting: Setting| {
+        let state = setting.nic.as_ref().and_then(|nic| observed.nics.get(nic));
+        let before = observed.value(&setting)?.clone();
+        Some(Entry { setting, ifindex: state.map(|state| state.nic.ifindex), before })
+    };
+    let along = along.into_iter().filter(|other| other != setting);
+    std::iter::once(setting.clone()).chain(along).filter_map(entry).collect()
+}
+
+fn along_with_interface(nic: &str, item: &Item, observed: &Observed) -> Vec<Setting> {
+    let values = observed.nics.get(nic).map(|state| state.values.keys());
+    let along = values.into_iter().flatten().filter(|other| changes_along(item, other));
+    along.map(|item| Setting::of(nic, item.clone())).collect()
+}
+
+fn along_with_host(item: &Item, observed: &Observed) -> Vec<Setting> {
+    let parameters = observed.host.along.get(item).into_iter().flatten().cloned().map(Setting::host);
+    let ends_lro = matches!(item, Item::Sysctl(name) if host::ends_lro(name));
+    let nics = observed.nics.keys().filter(|_| ends_lro);
+    parameters.chain(nics.map(|nic| Setting::of(nic, Item::Feature(LRO.to_owned())))).collect()
 }
 
 /// Drivers that set up their queues anew forget RSS and where interrupts were; a device's NAPI setting is

@@ -41,7 +41,8 @@ optional = ["napi_defer_hard_irqs"]
 "net.ipv4.tcp_rmem" = "4096 131072 4194304"
 "#;
 
-const SYSCTLS: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv4.tcp_rmem"];
+/// Kernel parameters of that file, and those that the kernel changes with them.
+const SYSCTLS: &str = "forward|accept_redirects|tcp_rmem";
 
 /// A namespace, a file of wishes and a place for the journal.
 struct Case {
@@ -53,6 +54,10 @@ impl Case {
     fn new(name: &str, text: &str) -> Option<Self> {
         let namespace = Namespace::new(name)?;
         fs::write(namespace.directory.join("nic.toml"), text).unwrap();
+        // The kernel sets these with forwarding of all, and not back to what they were.
+        for parameter in ["conf.one.forwarding=1", "conf.all.accept_redirects=0"] {
+            namespace.run("sysctl", &["-w", &format!("net.ipv4.{parameter}")]);
+        }
         Some(Self { namespace, root: PathBuf::from("/") })
     }
 
@@ -83,9 +88,7 @@ impl Case {
     fn state(&self) -> String {
         let show = self.run(&["show", "-o", "json"]);
         let mut text = String::from_utf8(show.stdout).unwrap();
-        for name in SYSCTLS {
-            text += &String::from_utf8(self.namespace.run("sysctl", &[name]).stdout).unwrap();
-        }
+        text += &String::from_utf8(self.namespace.run("sysctl", &["-a", "-r", SYSCTLS]).stdout).unwrap();
         for (nic, what) in
             ["one", "two"].iter().flat_map(|nic| ["-k", "-l", "-c", "-g"].map(|what| (nic, what)))
         {

@@ -36,7 +36,7 @@ impl Double {
         let mut double = Self {
             observed: Observed {
                 nics: [("eth1".to_owned(), state)].into(),
-                host: HostState { values: [sysctl].into(), cpus },
+                host: HostState { values: [sysctl].into(), cpus, ..HostState::default() },
             },
             refuses: Vec::new(),
             ignores: Vec::new(),
@@ -49,6 +49,23 @@ impl Double {
 
     fn state(&mut self) -> &mut NicState {
         self.observed.nics.get_mut("eth1").unwrap()
+    }
+
+    /// The kernel changes other parameters along, and switches LRO off where packets are forwarded.
+    fn set_host(&mut self, item: &Item, value: &Value) {
+        let along = self.observed.host.along.get(item).cloned().unwrap_or_default();
+        for item in along.into_iter().chain([item.clone()]) {
+            self.observed.host.values.insert(item, value.clone());
+        }
+        if let (Item::Sysctl(name), Value::Text(on)) = (item, value)
+            && host::ends_lro(name)
+            && on == "1"
+        {
+            self.state()
+                .values
+                .entry(Item::Feature(LRO.to_owned()))
+                .and_modify(|lro| *lro = Value::Switch(false));
+        }
     }
 
     /// The driver sets up its queues anew.
@@ -84,7 +101,7 @@ impl World for Double {
             return Ok(());
         }
         let Some(_) = &setting.nic else {
-            self.observed.host.values.insert(setting.item.clone(), value.clone());
+            self.set_host(&setting.item, value);
             return Ok(());
         };
         let leads_to = |table: &Value| match table {
@@ -270,4 +287,23 @@ fn nothing_is_done_before_its_inverse_is_on_disk() {
     let mut sees = Sees(&directory, 0);
     apply(&mut case.double.clone(), &mut journal, &desired, &mut sees).unwrap();
     assert_eq!(sees.1, 2);
+}
+
+#[test]
+fn what_the_kernel_changes_with_a_parameter_comes_back() {
+    let parameter = |of: &str| Item::Sysctl(format!("net.ipv4.conf.{of}.forwarding"));
+    let mut case = Case::new("along", Double::with_queues(4, &rss::even(8, 4)));
+    case.double.state().values.insert(Item::Feature(LRO.to_owned()), Value::Switch(true));
+    let host = &mut case.double.observed.host;
+    for (of, value) in [("all", "0"), ("default", "0"), ("eth2", "1")] {
+        host.values.insert(parameter(of), Value::Text(value.to_owned()));
+    }
+    host.along.insert(parameter("all"), vec![parameter("all"), parameter("default"), parameter("eth2")]);
+    let before = case.double.observed.clone();
+    case.apply("[host.sysctl]\n\"net.ipv4.conf.all.forwarding\" = 1").unwrap();
+    assert_eq!(case.double.observed.host.values[&parameter("default")], Value::Text("1".to_owned()));
+    assert_eq!(case.double.state().values[&Item::Feature(LRO.to_owned())], Value::Switch(false));
+    let restored = case.revert();
+    assert_eq!((restored.failed, restored.gone), (vec![], vec![]));
+    assert_eq!(values(&case.double.observed), values(&before));
 }

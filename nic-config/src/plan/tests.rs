@@ -59,7 +59,7 @@ fn host() -> HostState {
         (Item::Governor(1), Value::Text("performance".to_owned())),
         (Item::Sysctl("net.core.x".to_owned()), Value::Text("1".to_owned())),
     ];
-    HostState { values: values.into(), cpus }
+    HostState { values: values.into(), cpus, ..HostState::default() }
 }
 
 fn planned(state: &NicState, body: &str) -> Result<Plan, Impossible> {
