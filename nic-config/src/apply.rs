@@ -95,7 +95,10 @@ pub fn apply(
         Run { world, journal, scope, touched: Vec::new(), refused: Vec::new(), applied: Applied::default() };
     let Err(error) = run.rounds(desired, watch) else { return Ok(run.applied) };
     let Run { world, journal, touched, .. } = run;
-    let restored = restore::restore(world, &touched, &mut ())?;
+    let restored = match restore::restore(world, &touched, &mut ()) {
+        Ok(restored) => restored,
+        Err(why) => return Err(ApplyError::Stuck { source: Box::new(error), failed: why.to_string() }),
+    };
     if restored.failed.is_empty() {
         journal.replace(known)?;
         return Err(error);
@@ -140,7 +143,7 @@ impl<W: World> Run<'_, W> {
         let observed = self.world.observe(&self.scope)?;
         // Steps before this one may have done it, or taken the setting away; the next round knows.
         let Some(from) = observed.value(&step.setting) else { return Ok(None) };
-        if from.serves(&step.to) {
+        if from.serves(&step.to) || is_of_another_size(from, &step.to) {
             return Ok(None);
         }
         self.remember(&inverses(&step.setting, &observed))?;
@@ -182,6 +185,11 @@ impl<W: World> Run<'_, W> {
     }
 }
 
+/// Some drivers size the RSS table by the number of queues, and steps before this one may have changed that.
+fn is_of_another_size(is: &Value, wanted: &Value) -> bool {
+    matches!((is, wanted), (Value::Table(is), Value::Table(wanted)) if is.len() != wanted.len())
+}
+
 /// What a setting is now, and what the driver or the kernel may change along with it.
 fn inverses(setting: &Setting, observed: &Observed) -> Vec<Entry> {
     let along = match &setting.nic {
@@ -210,13 +218,20 @@ fn along_with_host(item: &Item, observed: &Observed) -> Vec<Setting> {
     parameters.chain(nics.map(|nic| Setting::of(nic, Item::Feature(LRO.to_owned())))).collect()
 }
 
-/// Drivers that set up their queues anew forget RSS and where interrupts were; a device's NAPI setting is
-/// written over that of each polling context.
+/// Drivers that set up their queues anew forget RSS, steering rules and where interrupts were; those that
+/// cease to steer forget the rules; a device's NAPI setting is written over that of each polling context.
 fn changes_along(item: &Item, other: &Item) -> bool {
     match item {
-        Item::Queues(_) | Item::Ring(_) | Item::Feature(_) | Item::Mtu | Item::Up => {
-            matches!(other, Item::RssTable | Item::RssKey | Item::Irq(_) | Item::Coalesce(_))
-        }
+        Item::Queues(_) | Item::Ring(_) | Item::Feature(_) | Item::Mtu | Item::Up => matches!(
+            other,
+            Item::RssTable
+                | Item::RssKey
+                | Item::RssTransform
+                | Item::HashFields(_)
+                | Item::Rule(_)
+                | Item::Irq(_)
+                | Item::Coalesce(_)
+        ),
         Item::Napi(knob) => matches!(other, Item::OneNapi { knob: each, .. } if each == knob),
         Item::Coalesce(_) => matches!(other, Item::Coalesce(_)),
         _ => false,

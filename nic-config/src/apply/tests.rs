@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::desired;
+use crate::ethtool::rules::Rule;
 use crate::ethtool::{Quantity, Queues, rss};
 use crate::host::{Cpus, HostState};
 use crate::irq::Irq;
@@ -22,6 +23,10 @@ struct Double {
     refuses: Vec<Item>,
     /// Settings that are taken and not kept.
     ignores: Vec<Item>,
+    /// From so many changes on it does not tell how things stand.
+    mute_from: Option<usize>,
+    /// The RSS table has two slots for each queue, rather than eight.
+    sized_by_queues: bool,
     changes: usize,
 }
 
@@ -40,6 +45,8 @@ impl Double {
             },
             refuses: Vec::new(),
             ignores: Vec::new(),
+            mute_from: None,
+            sized_by_queues: false,
             changes: 0,
         };
         double.set_queues(queues);
@@ -70,11 +77,12 @@ impl Double {
 
     /// The driver sets up its queues anew.
     fn set_queues(&mut self, queues: u32) {
+        let slots = if self.sized_by_queues { 2 * queues as usize } else { 8 };
         let state = self.state();
         let combined = Some(Quantity { current: queues, max: 8 });
         state.nic.queues = Some(Queues { combined, rx: None, tx: None });
         state.values.insert(COMBINED, Value::Number(queues.into()));
-        state.values.insert(Item::RssTable, Value::Table(rss::even(8, queues)));
+        state.values.insert(Item::RssTable, Value::Table(rss::even(slots, queues)));
         state.values.retain(|item, _| !matches!(item, Item::Irq(_)));
         state.irqs.clear();
         for queue in 0..queues {
@@ -87,6 +95,9 @@ impl Double {
 
 impl World for Double {
     fn observe(&self, scope: &Scope) -> Result<Observed, ObserveError> {
+        if self.mute_from.is_some_and(|from| self.changes >= from) {
+            return Err(ObserveError::Links(io::ErrorKind::PermissionDenied.into()));
+        }
         let mut observed = self.observed.clone();
         observed.nics.retain(|name, _| scope.nics.contains(name));
         Ok(observed)
@@ -114,19 +125,36 @@ impl World for Double {
             Item::Queues(_) => {
                 let wanted = value.number().unwrap() as u32;
                 let table = &state.values[&Item::RssTable];
-                let is_own = *table != Value::Table(rss::even(8, queues));
+                let is_own =
+                    !matches!(table, Value::Table(slots) if *slots == rss::even(slots.len(), queues));
                 if is_own && leads_to(table) > wanted {
                     return Err(io::ErrorKind::InvalidInput.into());
                 }
                 self.set_queues(wanted);
             }
-            Item::RssTable if leads_to(value) > queues => return Err(io::ErrorKind::InvalidInput.into()),
+            Item::RssTable
+                if leads_to(value) > queues || is_of_another_size(&state.values[&Item::RssTable], value) =>
+            {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            Item::Rule(_) if *value == Value::Absent => drop(state.values.remove(&setting.item)),
+            Item::Rule(_) if state.values[&ntuple()] == Value::Switch(false) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            item if *item == ntuple() => {
+                state.values.retain(|item, _| !matches!(item, Item::Rule(_)));
+                state.values.insert(item.clone(), value.clone());
+            }
             item => {
                 state.values.insert(item.clone(), value.clone());
             }
         }
         Ok(())
     }
+}
+
+fn ntuple() -> Item {
+    Item::Feature("rx-ntuple-filter".to_owned())
 }
 
 struct Case {
@@ -223,6 +251,45 @@ fn a_refusal_leaves_all_as_it_was_and_forgets_nothing_of_before() {
         case.revert();
         assert_eq!(values(&case.double.observed), values(&double.observed));
     }
+}
+
+#[test]
+fn an_rss_table_that_grows_with_the_queues_comes_back() {
+    for (name, wanted) in [("wide", 8), ("narrow", 2)] {
+        let mut double = Double::with_queues(4, &rss::even(8, 4));
+        double.sized_by_queues = true;
+        let mut case = Case::new(name, double);
+        let before = case.double.observed.clone();
+        case.apply(&format!("queues = {wanted}")).unwrap();
+        let even = Value::Table(rss::even(2 * wanted as usize, wanted));
+        assert_eq!(case.double.state().values[&Item::RssTable], even);
+        assert_eq!(case.revert().failed, []);
+        assert_eq!(values(&case.double.observed), values(&before));
+    }
+}
+
+#[test]
+fn rules_of_others_come_back_when_the_nic_steers_again() {
+    let mut case = Case::new("rules", Double::with_queues(4, &rss::even(8, 4)));
+    let rule =
+        Value::Rule(Rule { to: "192.0.2.1/32".parse().unwrap(), protocol: None, port: None, queue: 1 });
+    case.double.state().values.extend([(ntuple(), Value::Switch(true)), (Item::Rule(5), rule)]);
+    let before = case.double.observed.clone();
+    case.apply("ntuple = false").unwrap();
+    assert_eq!(case.double.state().values.get(&Item::Rule(5)), None);
+    assert_eq!(case.revert().failed, []);
+    assert_eq!(values(&case.double.observed), values(&before));
+}
+
+#[test]
+fn who_cannot_look_any_more_says_that_not_all_is_as_it_was() {
+    let mut case = Case::new("mute", Double::with_queues(4, &rss::even(8, 4)));
+    case.double.mute_from = Some(1);
+    let error = case.apply("mtu = 1400\npromiscuous = true").unwrap_err().to_string();
+    assert!(error.ends_with("; `nic-config revert` tries again"), "{error}");
+    case.double.mute_from = None;
+    assert_eq!(case.revert().done.len(), 1);
+    assert_eq!(case.double.state().values[&Item::Mtu], Value::Number(1500));
 }
 
 #[test]
