@@ -138,14 +138,17 @@ impl Ethtool {
     /// Megabits per second; `None` if the driver does not tell or the link is down.
     pub fn speed_mbps(&self, interface: &str) -> io::Result<Option<u32>> {
         // The kernel answers the first question with the length of its bit masks alone, negated.
-        let Some(first) = self.ask(interface, Question::Link { mask_words: 0 })? else { return Ok(None) };
+        let first = Question::Link { mask_words: 0 }.request();
+        let Some(first) = told(self.exchange(interface, first))? else { return Ok(None) };
         let mask_words = first[LINK_MASK_WORDS].cast_signed().unsigned_abs();
-        Ok(self.ask(interface, Question::Link { mask_words })?.and_then(|answer| speed_mbps(&answer)))
+        let second = Question::Link { mask_words }.request();
+        Ok(told(self.exchange(interface, second))?.and_then(|answer| speed_mbps(&answer)))
     }
 
     /// How it spreads packets; `None` if it does not tell or has one queue only.
     pub fn rss(&self, interface: &str) -> io::Result<Option<Rss>> {
-        let Some(first) = self.exchange(interface, rss::request(RSS_GET, 0, 0))? else { return Ok(None) };
+        let first = told(self.exchange(interface, rss::request(RSS_GET, 0, 0)))?;
+        let Some(first) = first else { return Ok(None) };
         let (slots, key_bytes) = rss::sizes(&first);
         if slots.max(key_bytes) > RSS_PARTS_MAX {
             return Err(io::ErrorKind::InvalidData.into());
@@ -162,12 +165,8 @@ impl Ethtool {
 
     /// The fields that it hashes of packets of a `flow_type`; `None` if it does not tell.
     pub fn hash_fields(&self, interface: &str, flow_type: u32) -> io::Result<Option<u64>> {
-        match self.exchange(interface, hash_fields(HASH_FIELDS_GET, flow_type, 0)) {
-            Ok(answer) => Ok(answer.map(|answer| number_64(&answer, HASHED))),
-            // Drivers say so of a `flow_type` they do not know.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
-            Err(error) => Err(error),
-        }
+        let answer = told(self.exchange(interface, hash_fields(HASH_FIELDS_GET, flow_type, 0)))?;
+        Ok(answer.map(|answer| number_64(&answer, HASHED)))
     }
 
     /// Changes the fields that it hashes.
@@ -178,8 +177,8 @@ impl Ethtool {
     /// Places of all steering rules, each with its rule if it is one that we understand, and how many fit;
     /// `None` if it has none.
     pub fn rules(&self, interface: &str) -> io::Result<Option<RuleTable>> {
-        let Some(count) = self.exchange(interface, rules::request(RULES_COUNT, 0))? else { return Ok(None) };
-        let count = rules::count(&count);
+        let count = told(self.exchange(interface, rules::request(RULES_COUNT, 0)))?;
+        let Some(count) = count.as_deref().map(rules::count) else { return Ok(None) };
         if count > RULES_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -187,7 +186,7 @@ impl Ethtool {
         let Some(listing) = listing else { return Ok(None) };
         let mut table = RuleTable { capacity: rules::capacity(&listing), rules: Vec::new() };
         for place in rules::places(&listing) {
-            let answer = self.exchange(interface, rules::about(RULE_GET, place))?;
+            let answer = told(self.exchange(interface, rules::about(RULE_GET, place)))?;
             table.rules.push((place, answer.as_deref().and_then(rules::rule)));
         }
         Ok(Some(table))
@@ -236,6 +235,18 @@ impl Ethtool {
         }
         let error = io::Error::last_os_error();
         if error.raw_os_error() == Some(libc::EOPNOTSUPP) { Ok(None) } else { Err(error) }
+    }
+}
+
+/// An answer, or `None` if the driver says that it has none now: of a `flow_type` it does not know (EINVAL),
+/// while it does not steer (EINVAL, mlx4), while the interface is down (ENETDOWN), or before it has found what
+/// is behind its plug (ENODEV, phylib), of a rule that somebody took out (ENOENT). An interface that is gone is
+/// not among the links when it is looked for again.
+fn told(answer: io::Result<Option<Vec<u8>>>) -> io::Result<Option<Vec<u8>>> {
+    let none = [libc::EINVAL, libc::ENETDOWN, libc::ENODEV, libc::ENOENT];
+    match answer {
+        Err(error) if error.raw_os_error().is_some_and(|errno| none.contains(&errno)) => Ok(None),
+        answer => answer,
     }
 }
 
@@ -366,6 +377,15 @@ mod tests {
             (structure.len(), number(&structure, FLOW_TYPE), number_64(&structure, HASHED)),
             (192, 2, 0xf0)
         );
+    }
+
+    #[test]
+    fn what_a_driver_does_not_have_now_is_no_error() {
+        let failed = |errno| told(Err(io::Error::from_raw_os_error(errno)));
+        assert!(
+            [libc::EINVAL, libc::ENETDOWN, libc::ENODEV].map(failed).iter().all(|it| matches!(it, Ok(None)))
+        );
+        assert!(failed(libc::EPERM).is_err() && matches!(told(Ok(Some(vec![1]))), Ok(Some(_))));
     }
 
     #[test]
