@@ -90,6 +90,7 @@ pub fn apply(
 ) -> Result<Applied, ApplyError> {
     let scope =
         Scope { nics: desired.nics.iter().map(|nic| nic.name.clone()).collect(), sysctls: desired.sysctls() };
+    journal.follow(&world.names()?);
     let known = journal.entries().to_vec();
     let mut run =
         Run { world, journal, scope, touched: Vec::new(), refused: Vec::new(), applied: Applied::default() };

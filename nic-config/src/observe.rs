@@ -3,6 +3,7 @@
 //! Everything but the NUMA node is asked of the network namespace this program runs in; sysfs is used only
 //! for that node, by the device's place on its bus, which belongs to no namespace.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -109,9 +110,10 @@ impl Nic {
     }
 }
 
-/// Names of all interfaces.
-pub fn names() -> Result<Vec<String>, ObserveError> {
-    Ok(links().map_err(ObserveError::Links)?.into_iter().map(|link| link.nic.name).collect())
+/// Names of all interfaces by index.
+pub fn names() -> Result<BTreeMap<u32, String>, ObserveError> {
+    let links = links().map_err(ObserveError::Links)?;
+    Ok(links.into_iter().map(|link| (link.nic.ifindex, link.nic.name)).collect())
 }
 
 /// Observes the interfaces named, in that order; without names, all but the loopback interface.

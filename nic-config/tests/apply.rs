@@ -322,6 +322,28 @@ fn a_removed_interface_is_told_and_forgotten() {
 }
 
 #[test]
+fn a_renamed_interface_comes_back_under_its_new_name() {
+    let Some(case) = Case::new("renamed", FILE) else { return };
+    let settings = || {
+        let shown = json_of(&case.run(&["show", "-o", "json"]));
+        let nics =
+            shown.as_array().unwrap().iter().map(|nic| (nic["ifindex"].to_string(), nic["settings"].clone()));
+        nics.collect::<BTreeMap<_, _>>()
+    };
+    let before = settings();
+    case.apply();
+    case.namespace.ip("link set one name other");
+    // Whoever has the old name now is not the one that was changed.
+    case.namespace.ip("link set two name one");
+    case.write("[[nic]]\nname = \"other\"\nmtu = 1300\n");
+    case.apply();
+    let restored = case.revert();
+    assert_eq!(lengths(&restored)[2], 0, "{restored:#}");
+    assert_eq!(settings(), before);
+    assert_eq!(lengths(&case.revert()), [0, 0, 0]);
+}
+
+#[test]
 fn the_doctor_says_what_a_veth_will_do() {
     let Some(case) = Case::new("doctor", "") else { return };
     let output = case.run(&["doctor", "one", "-o", "json"]);

@@ -1,6 +1,7 @@
 //! Against a double of the kernel whose driver does what drivers do: it resets RSS and interrupts when queues
 //! change, refuses fewer queues than RSS leads to, and refuses what it is told to refuse.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::*;
@@ -94,6 +95,10 @@ impl Double {
 }
 
 impl World for Double {
+    fn names(&self) -> Result<BTreeMap<u32, String>, ObserveError> {
+        Ok(self.observed.nics.iter().map(|(name, state)| (state.nic.ifindex, name.clone())).collect())
+    }
+
     fn observe(&self, scope: &Scope) -> Result<Observed, ObserveError> {
         if self.mute_from.is_some_and(|from| self.changes >= from) {
             return Err(ObserveError::Links(io::ErrorKind::PermissionDenied.into()));
