@@ -10,7 +10,7 @@
 mod announce;
 mod check;
 mod consistency;
-mod document;
+pub mod document;
 mod extend;
 mod key_file;
 mod kubernetes;

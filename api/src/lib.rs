@@ -1,8 +1,10 @@
 //! What Shunt's programs say to each other: the configuration a person writes ([`config`]), the snapshot
-//! the dataplane obeys ([`snapshot`]) and the way from one to the other ([`compile`]), what the daemons report ([`status`], [`counters`]) and the client
-//! for their Unix sockets ([`client`]). What the daemons do alike is behind the feature `daemon`. This crate never does packet work and never opens a NIC.
+//! the dataplane obeys ([`snapshot`]) and the way from one to the other ([`compile`]), and what the daemons
+//! report ([`status`], [`counters`]). The client for their Unix sockets is behind the feature `client`, what
+//! the daemons do alike behind `daemon`. This crate never does packet work and never opens a NIC.
 
 pub mod address_pool;
+#[cfg(feature = "client")]
 pub mod client;
 pub mod compile;
 pub mod config;

@@ -27,7 +27,7 @@ use crate::mac::MacAddress;
 use crate::snapshot::{Mode, PortMapping, Protocol, Rings, ServicePort};
 
 /// How the dataplane is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataplaneStatus {
     /// Of the program.
     pub version: String,

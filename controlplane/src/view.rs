@@ -219,7 +219,6 @@ mod tests {
     use shunt_api::compile::compile;
     use shunt_api::config::Config;
     use shunt_api::snapshot::FleetKey;
-    use shunt_api::status::FlowTablesStatus;
 
     use super::*;
     use crate::control::Control;
@@ -278,20 +277,8 @@ mod tests {
             hop("10.0.0.4", None, Some("neighbor_unresolved")),
             hop("10.0.0.6", None, None),
         ];
-        let status = DataplaneStatus {
-            version: "1".into(),
-            instance: 1,
-            uptime_s: 0,
-            generation: None,
-            generation_age_s: None,
-            problems: vec![],
-            restart_needed: vec![],
-            nics: vec![],
-            workers: vec![],
-            flows: FlowTablesStatus::default(),
-            next_hops,
-            probes: None,
-        };
+        let status =
+            DataplaneStatus { version: "1".into(), instance: 1, next_hops, ..DataplaneStatus::default() };
         control.apply(Event::DataplaneStatus(Box::new(status)));
     }
 

@@ -10,6 +10,7 @@ use std::io;
 
 pub use self::restore::{Restored, revert};
 use crate::desired::Desired;
+use crate::host;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::kernel::{Observed, Scope, World};
 use crate::observe::ObserveError;
@@ -19,6 +20,7 @@ use crate::setting::{Item, Setting, Value};
 /// Plans until there is nothing left: what a driver resets is set again in the second round, and a third
 /// finds what that made possible.
 const ROUNDS: usize = 4;
+const LRO: &str = "rx-lro";
 
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,12 +90,16 @@ pub fn apply(
 ) -> Result<Applied, ApplyError> {
     let scope =
         Scope { nics: desired.nics.iter().map(|nic| nic.name.clone()).collect(), sysctls: desired.sysctls() };
+    journal.follow(&world.names()?);
     let known = journal.entries().to_vec();
     let mut run =
         Run { world, journal, scope, touched: Vec::new(), refused: Vec::new(), applied: Applied::default() };
     let Err(error) = run.rounds(desired, watch) else { return Ok(run.applied) };
     let Run { world, journal, touched, .. } = run;
-    let restored = restore::restore(world, &touched, &mut ())?;
+    let restored = match restore::restore(world, &touched, &mut ()) {
+        Ok(restored) => restored,
+        Err(why) => return Err(ApplyError::Stuck { source: Box::new(error), failed: why.to_string() }),
+    };
     if restored.failed.is_empty() {
         journal.replace(known)?;
         return Err(error);
@@ -138,7 +144,7 @@ impl<W: World> Run<'_, W> {
         let observed = self.world.observe(&self.scope)?;
         // Steps before this one may have done it, or taken the setting away; the next round knows.
         let Some(from) = observed.value(&step.setting) else { return Ok(None) };
-        if from.serves(&step.to) {
+        if from.serves(&step.to) || is_of_another_size(from, &step.to) {
             return Ok(None);
         }
         self.remember(&inverses(&step.setting, &observed))?;
@@ -180,27 +186,53 @@ impl<W: World> Run<'_, W> {
     }
 }
 
-/// What a setting is now, and what the driver or the kernel may change along with it.
-fn inverses(setting: &Setting, observed: &Observed) -> Vec<Entry> {
-    let state = setting.nic.as_ref().and_then(|nic| observed.nics.get(nic));
-    let ifindex = state.map(|state| state.nic.ifindex);
-    let entry = |setting: &Setting| {
-        let before = observed.value(setting)?.clone();
-        Some(Entry { setting: setting.clone(), ifindex, before })
-    };
-    let along = |item: &&Item| **item != setting.item && changes_along(&setting.item, item);
-    let along = state.into_iter().flat_map(|state| state.values.keys()).filter(along);
-    let along = along.map(|item| Setting { nic: setting.nic.clone(), item: item.clone() });
-    std::iter::once(setting.clone()).chain(along).filter_map(|setting| entry(&setting)).collect()
+/// Some drivers size the RSS table by the number of queues, and steps before this one may have changed that.
+fn is_of_another_size(is: &Value, wanted: &Value) -> bool {
+    matches!((is, wanted), (Value::Table(is), Value::Table(wanted)) if is.len() != wanted.len())
 }
 
-/// Drivers that set up their queues anew forget RSS and where interrupts were; a device's NAPI setting is
-/// written over that of each polling context.
+/// What a setting is now, and what the driver or the kernel may change along with it.
+fn inverses(setting: &Setting, observed: &Observed) -> Vec<Entry> {
+    let along = match &setting.nic {
+        Some(nic) => along_with_interface(nic, &setting.item, observed),
+        None => along_with_host(&setting.item, observed),
+    };
+    let entry = |setting: Setting| {
+        let state = setting.nic.as_ref().and_then(|nic| observed.nics.get(nic));
+        let before = observed.value(&setting)?.clone();
+        Some(Entry { setting, ifindex: state.map(|state| state.nic.ifindex), before })
+    };
+    let along = along.into_iter().filter(|other| other != setting);
+    std::iter::once(setting.clone()).chain(along).filter_map(entry).collect()
+}
+
+fn along_with_interface(nic: &str, item: &Item, observed: &Observed) -> Vec<Setting> {
+    let values = observed.nics.get(nic).map(|state| state.values.keys());
+    let along = values.into_iter().flatten().filter(|other| changes_along(item, other));
+    along.map(|item| Setting::of(nic, item.clone())).collect()
+}
+
+fn along_with_host(item: &Item, observed: &Observed) -> Vec<Setting> {
+    let parameters = observed.host.along.get(item).into_iter().flatten().cloned().map(Setting::host);
+    let ends_lro = matches!(item, Item::Sysctl(name) if host::ends_lro(name));
+    let nics = observed.nics.keys().filter(|_| ends_lro);
+    parameters.chain(nics.map(|nic| Setting::of(nic, Item::Feature(LRO.to_owned())))).collect()
+}
+
+/// Drivers that set up their queues anew forget RSS, steering rules and where interrupts were; those that
+/// cease to steer forget the rules; a device's NAPI setting is written over that of each polling context.
 fn changes_along(item: &Item, other: &Item) -> bool {
     match item {
-        Item::Queues(_) | Item::Ring(_) | Item::Feature(_) | Item::Mtu | Item::Up => {
-            matches!(other, Item::RssTable | Item::RssKey | Item::Irq(_) | Item::Coalesce(_))
-        }
+        Item::Queues(_) | Item::Ring(_) | Item::Feature(_) | Item::Mtu | Item::Up => matches!(
+            other,
+            Item::RssTable
+                | Item::RssKey
+                | Item::RssTransform
+                | Item::HashFields(_)
+                | Item::Rule(_)
+                | Item::Irq(_)
+                | Item::Coalesce(_)
+        ),
         Item::Napi(knob) => matches!(other, Item::OneNapi { knob: each, .. } if each == knob),
         Item::Coalesce(_) => matches!(other, Item::Coalesce(_)),
         _ => false,

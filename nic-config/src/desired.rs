@@ -4,14 +4,14 @@
 //! The file is this program's own, apart from the control plane's: neither reads the other's, so there are no
 //! keys that one knows and the other refuses.
 
-pub mod document;
 mod keys;
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
+use shunt_api::config::document::{Key, Source, Table, Value as Written, hint};
+use shunt_api::status::ConfigProblem;
 
-use self::document::{Problem, Source, Table, Value as Written};
 use self::keys::{KEYS, Kind};
 use crate::ethtool::rss;
 use crate::ethtool::rules::{Protocol, Rule};
@@ -76,8 +76,10 @@ pub struct DesiredHost {
 pub struct Want<T> {
     /// What is wanted.
     pub value: T,
-    /// The key as the file has it.
+    /// The key with its whole path.
     pub key: String,
+    /// As `optional` names it.
+    pub name: String,
     /// Where the file says so.
     pub line: usize,
     /// Goes without if need be.
@@ -108,8 +110,8 @@ const HUGE_PAGE_KB: u32 = 2048;
 const SYSCTL_FAMILIES: [&str; 3] = ["kernel.", "net.", "vm."];
 
 /// Reads a file's text.
-pub fn parse(text: &str, file: &str) -> Result<Desired, Problem> {
-    let source = Source { text, file };
+pub fn parse(text: &str, file: &str) -> Result<Desired, ConfigProblem> {
+    let source = Source::new(text, file);
     let raw = source.parse()?;
     let root = source.root(&raw);
     root.allow_only(&["nic", "host"])?;
@@ -139,14 +141,14 @@ struct Wants<'t, 'd> {
 
 impl<'t, 'd> Wants<'t, 'd> {
     /// What is optional must be wanted: `given` are the names that can be.
-    fn of(table: &'t Table<'d>, given: &[&str]) -> Result<Self, Problem> {
+    fn of(table: &'t Table<'d>, given: &[&str]) -> Result<Self, ConfigProblem> {
         let mut optional = BTreeSet::new();
         if let Some(names) = table.optional("optional") {
             for element in names.elements("an array of keys, such as [\"mtu\"]")? {
-                let name = element.text("\"mtu\"")?;
+                let name = element.string("\"mtu\"")?;
                 if !given.contains(&name) {
-                    let hint = document::hint(name, given);
-                    return Err(element.problem(format!("`{name}` is not set in this table; {hint}")));
+                    let reason = format!("`{name}` is not set in this table; {}", hint(name, given));
+                    return Err(element.problem(reason));
                 }
                 optional.insert(name.to_owned());
             }
@@ -157,8 +159,8 @@ impl<'t, 'd> Wants<'t, 'd> {
     fn want<T>(
         &self,
         key: &str,
-        read: impl FnOnce(&Written<'d>) -> Result<T, Problem>,
-    ) -> Result<Option<Want<T>>, Problem> {
+        read: impl FnOnce(&Written<'d>) -> Result<T, ConfigProblem>,
+    ) -> Result<Option<Want<T>>, ConfigProblem> {
         let Some(written) = self.table.optional(key) else { return Ok(None) };
         Ok(Some(self.made(key, read(&written)?, &written)))
     }
@@ -167,36 +169,37 @@ impl<'t, 'd> Wants<'t, 'd> {
         Want {
             value,
             key: written.field().to_owned(),
+            name: key.to_owned(),
             line: written.line(),
             optional: self.optional.contains(key),
         }
     }
 }
 
-fn nic(table: &Table<'_>) -> Result<DesiredNic, Problem> {
+fn nic(table: &Table<'_>) -> Result<DesiredNic, ConfigProblem> {
     let known: Vec<&str> = NIC_KEYS.into_iter().chain(KEYS.iter().map(|key| key.name)).collect();
     table.allow_only(&known)?;
     let written = table.required("name", "\"eth1\"")?;
     let name = nic_name(&written)?;
-    let given: Vec<&str> = table.entries().into_iter().map(|(key, _)| key).collect();
+    let given: Vec<&str> = table.entries().into_iter().map(|(key, _)| key.name).collect();
     let wants = Wants::of(table, &given)?;
-    let queues = wants.want("queues", |value| value.number(&QUEUES))?;
+    let queues = wants.want("queues", |value| value.integer(QUEUES))?;
     let napi_each = table.optional("napi_each");
     Ok(DesiredNic {
         line: written.line(),
         spread: wants.want("spread", |value| spread(value, queues.as_ref()))?,
-        symmetric: wants.want("symmetric", Written::switch)?,
+        symmetric: wants.want("symmetric", Written::boolean)?,
         irq_cpus: wants.want("irq_cpus", cpus)?,
         steer: steer(&wants, queues.as_ref())?,
-        napi_each: napi_each.map(|value| value.switch()).transpose()?.unwrap_or(false),
+        napi_each: napi_each.map(|value| value.boolean()).transpose()?.unwrap_or(false),
         wishes: wishes(&name, &wants)?,
         queues,
         name,
     })
 }
 
-fn nic_name(written: &Written<'_>) -> Result<String, Problem> {
-    let name = written.text("\"eth1\"")?;
+fn nic_name(written: &Written<'_>) -> Result<String, ConfigProblem> {
+    let name = written.string("\"eth1\"")?;
     let fits = (1..=15).contains(&name.len()) && !name.contains(['/', ':']) && name != "." && name != "..";
     if !fits || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(written.problem("this is no interface's name; `nic-config show` lists those there are"));
@@ -204,8 +207,8 @@ fn nic_name(written: &Written<'_>) -> Result<String, Problem> {
     Ok(name.to_owned())
 }
 
-fn spread(written: &Written<'_>, queues: Option<&Want<u32>>) -> Result<u32, Problem> {
-    let spread = written.number(&QUEUES)?;
+fn spread(written: &Written<'_>, queues: Option<&Want<u32>>) -> Result<u32, ConfigProblem> {
+    let spread = written.integer(QUEUES)?;
     match queues {
         Some(queues) if spread > queues.value => {
             let there = queues.value;
@@ -215,15 +218,15 @@ fn spread(written: &Written<'_>, queues: Option<&Want<u32>>) -> Result<u32, Prob
     }
 }
 
-fn cpus(written: &Written<'_>) -> Result<Vec<u32>, Problem> {
+fn cpus(written: &Written<'_>) -> Result<Vec<u32>, ConfigProblem> {
     let elements = written.elements("an array of CPU numbers, such as [2, 3]")?;
     if elements.is_empty() {
         return Err(written.problem("the array is empty; write at least one CPU's number, such as [2]"));
     }
-    elements.iter().map(|element| element.number(&CPUS)).collect()
+    elements.iter().map(|element| element.integer(CPUS)).collect()
 }
 
-fn steer(wants: &Wants<'_, '_>, queues: Option<&Want<u32>>) -> Result<Vec<Want<Rule>>, Problem> {
+fn steer(wants: &Wants<'_, '_>, queues: Option<&Want<u32>>) -> Result<Vec<Want<Rule>>, ConfigProblem> {
     let example = "an array of tables, such as [{ to = \"192.0.2.10\", queue = 1 }]";
     let Some(written) = wants.table.optional("steer") else { return Ok(Vec::new()) };
     let elements = written.elements(example)?;
@@ -240,21 +243,21 @@ fn steer(wants: &Wants<'_, '_>, queues: Option<&Want<u32>>) -> Result<Vec<Want<R
     elements.iter().map(|element| Ok(wants.made("steer", rule(element)?, element))).collect()
 }
 
-fn rule(table: &Table<'_>) -> Result<Rule, Problem> {
+fn rule(table: &Table<'_>) -> Result<Rule, ConfigProblem> {
     table.allow_only(&["to", "protocol", "port", "queue"])?;
     let to = table.required("to", "\"192.0.2.10\"")?;
-    let text = to.text("\"192.0.2.10\"")?;
+    let text = to.string("\"192.0.2.10\"")?;
     let prefix: Option<IpNet> =
         text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<std::net::IpAddr>().ok()?)));
     let prefix = prefix.ok_or_else(|| to.problem(format!("`{text}` is neither an address nor a prefix")))?;
-    let protocol = table.optional("protocol").map(|written| match written.text("\"tcp\"")? {
+    let protocol = table.optional("protocol").map(|written| match written.string("\"tcp\"")? {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
         _ => Err(written.problem("write \"tcp\" or \"udp\", or leave the key out for both")),
     });
     let protocol = protocol.transpose()?;
     let port = table.optional("port");
-    let number = port.as_ref().map(|port| port.number(&(1..=65_535))).transpose()?;
+    let number = port.as_ref().map(|port| port.integer(1..=65_535)).transpose()?;
     if let (Some(port), None) = (&port, protocol) {
         return Err(port.problem("a port needs a protocol; add protocol = \"tcp\""));
     }
@@ -262,11 +265,11 @@ fn rule(table: &Table<'_>) -> Result<Rule, Problem> {
         to: prefix.trunc(),
         protocol,
         port: number.map(|port| port as u16),
-        queue: table.required("queue", "0")?.number(&(0..=1023))?,
+        queue: table.required("queue", "0")?.integer(0..=1023)?,
     })
 }
 
-fn wishes(nic: &str, wants: &Wants<'_, '_>) -> Result<Vec<Wish>, Problem> {
+fn wishes(nic: &str, wants: &Wants<'_, '_>) -> Result<Vec<Wish>, ConfigProblem> {
     let mut wishes = Vec::new();
     let mut add = |item, want, reason: &str| {
         wishes.push(Wish { setting: Setting::of(nic, item), want, reason: reason.to_owned() });
@@ -276,20 +279,20 @@ fn wishes(nic: &str, wants: &Wants<'_, '_>) -> Result<Vec<Wish>, Problem> {
         (key.items)().into_iter().for_each(|item| add(item, want.clone(), key.reason));
     }
     if let Some(features) = wants.table.optional("features") {
-        for (name, written) in features.table("a table, such as { rx-all = false }")?.entries() {
-            let want = wants.made("features", Value::Switch(written.switch()?), &written);
-            add(Item::Feature(name.to_owned()), want, "as the file says");
+        for (key, written) in features.table("a table, such as { rx-all = false }")?.entries() {
+            let want = wants.made("features", Value::Switch(written.boolean()?), &written);
+            add(Item::Feature(key.name.to_owned()), want, "as the file says");
         }
     }
     Ok(wishes)
 }
 
-fn value(kind: &Kind, written: &Written<'_>) -> Result<Value, Problem> {
+fn value(kind: &Kind, written: &Written<'_>) -> Result<Value, ConfigProblem> {
     match kind {
-        Kind::Number(range) => Ok(Value::Number(written.number(range)?.into())),
-        Kind::Switch => Ok(Value::Switch(written.switch()?)),
+        Kind::Number(range) => Ok(Value::Number(written.integer(range.clone())?.into())),
+        Kind::Switch => Ok(Value::Switch(written.boolean()?)),
         Kind::HashFields => {
-            let letters = written.text("\"sdfn\"")?;
+            let letters = written.string("\"sdfn\"")?;
             let fields = rss::fields(letters).ok_or_else(|| {
                 let known = "s (source), d (destination), f and n (ports), m (MAC), v (VLAN), t (protocol)";
                 written.problem(format!("`{letters}` has letters that stand for no field; known: {known}"))
@@ -299,23 +302,23 @@ fn value(kind: &Kind, written: &Written<'_>) -> Result<Value, Problem> {
     }
 }
 
-fn host(table: &Table<'_>) -> Result<DesiredHost, Problem> {
+fn host(table: &Table<'_>) -> Result<DesiredHost, ConfigProblem> {
     table.allow_only(&HOST_KEYS)?;
     let sysctls = table.optional("sysctl").map(|written| written.table("[host.sysctl]")).transpose()?;
     let sysctls = sysctls.map(|table| table.entries()).unwrap_or_default();
     let entries = table.entries();
-    let given: Vec<&str> = entries.iter().chain(&sysctls).map(|(key, _)| *key).collect();
+    let given: Vec<&str> = entries.iter().chain(&sysctls).map(|(key, _)| key.name).collect();
     let wants = Wants::of(table, &given)?;
     let mut wishes = Vec::new();
-    for (name, written) in &sysctls {
+    for (Key { name, .. }, written) in &sysctls {
         let want = wants.made(name, Value::Text(sysctl(name, written)?), written);
         let setting = Setting::host(Item::Sysctl((*name).to_owned()));
         wishes.push(Wish { setting, want, reason: "as the file says".to_owned() });
     }
     let size = table.optional("huge_page_kb");
-    let size_kb = size.as_ref().map(|size| size.number(&(4..=16_777_216))).transpose()?;
+    let size_kb = size.as_ref().map(|size| size.integer(4..=16_777_216)).transpose()?;
     let pages =
-        wants.want("huge_pages", |written| Ok(Value::Number(written.number(&(0..=u32::MAX))?.into())))?;
+        wants.want("huge_pages", |written| Ok(Value::Number(written.integer(0..=u32::MAX)?.into())))?;
     if let (Some(size), None) = (&size, &pages) {
         return Err(size.problem("how many pages of this size? add huge_pages = 64"));
     }
@@ -325,13 +328,13 @@ fn host(table: &Table<'_>) -> Result<DesiredHost, Problem> {
         reason: "flow tables and packet memory miss the translation cache less on huge pages".to_owned(),
     }));
     Ok(DesiredHost {
-        governor: wants.want("governor", |written| Ok(written.text("\"performance\"")?.to_owned()))?,
+        governor: wants.want("governor", |written| Ok(written.string("\"performance\"")?.to_owned()))?,
         isolated_cores: wants.want("isolated_cores", cpus)?,
         wishes,
     })
 }
 
-fn sysctl(name: &str, written: &Written<'_>) -> Result<String, Problem> {
+fn sysctl(name: &str, written: &Written<'_>) -> Result<String, ConfigProblem> {
     let parts: Vec<&str> = name.split('.').collect();
     let known = SYSCTL_FAMILIES.iter().any(|family| name.starts_with(family));
     if !known || parts.iter().any(|part| part.is_empty() || part.contains("..")) || name.contains("//") {

@@ -8,6 +8,7 @@
 
 pub mod rss;
 pub mod rules;
+mod words;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,6 +18,7 @@ use serde::Serialize;
 
 use self::rss::{Change, Rss};
 use self::rules::Rule;
+use self::words::{number, number_64, put, put_64};
 
 /// Longest interface name, without the final zero byte.
 const NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
@@ -136,14 +138,17 @@ impl Ethtool {
     /// Megabits per second; `None` if the driver does not tell or the link is down.
     pub fn speed_mbps(&self, interface: &str) -> io::Result<Option<u32>> {
         // The kernel answers the first question with the length of its bit masks alone, negated.
-        let Some(first) = self.ask(interface, Question::Link { mask_words: 0 })? else { return Ok(None) };
+        let first = Question::Link { mask_words: 0 }.request();
+        let Some(first) = told(self.exchange(interface, first))? else { return Ok(None) };
         let mask_words = first[LINK_MASK_WORDS].cast_signed().unsigned_abs();
-        Ok(self.ask(interface, Question::Link { mask_words })?.and_then(|answer| speed_mbps(&answer)))
+        let second = Question::Link { mask_words }.request();
+        Ok(told(self.exchange(interface, second))?.and_then(|answer| speed_mbps(&answer)))
     }
 
     /// How it spreads packets; `None` if it does not tell or has one queue only.
     pub fn rss(&self, interface: &str) -> io::Result<Option<Rss>> {
-        let Some(first) = self.exchange(interface, rss::request(RSS_GET, 0, 0))? else { return Ok(None) };
+        let first = told(self.exchange(interface, rss::request(RSS_GET, 0, 0)))?;
+        let Some(first) = first else { return Ok(None) };
         let (slots, key_bytes) = rss::sizes(&first);
         if slots.max(key_bytes) > RSS_PARTS_MAX {
             return Err(io::ErrorKind::InvalidData.into());
@@ -160,12 +165,8 @@ impl Ethtool {
 
     /// The fields that it hashes of packets of a `flow_type`; `None` if it does not tell.
     pub fn hash_fields(&self, interface: &str, flow_type: u32) -> io::Result<Option<u64>> {
-        match self.exchange(interface, hash_fields(HASH_FIELDS_GET, flow_type, 0)) {
-            Ok(answer) => Ok(answer.map(|answer| word_64(&answer, 1))),
-            // Drivers say so of a `flow_type` they do not know.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
-            Err(error) => Err(error),
-        }
+        let answer = told(self.exchange(interface, hash_fields(HASH_FIELDS_GET, flow_type, 0)))?;
+        Ok(answer.map(|answer| number_64(&answer, HASHED)))
     }
 
     /// Changes the fields that it hashes.
@@ -176,8 +177,8 @@ impl Ethtool {
     /// Places of all steering rules, each with its rule if it is one that we understand, and how many fit;
     /// `None` if it has none.
     pub fn rules(&self, interface: &str) -> io::Result<Option<RuleTable>> {
-        let Some(count) = self.exchange(interface, rules::request(RULES_COUNT, 0))? else { return Ok(None) };
-        let count = rules::count(&count);
+        let count = told(self.exchange(interface, rules::request(RULES_COUNT, 0)))?;
+        let Some(count) = count.as_deref().map(rules::count) else { return Ok(None) };
         if count > RULES_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -185,7 +186,7 @@ impl Ethtool {
         let Some(listing) = listing else { return Ok(None) };
         let mut table = RuleTable { capacity: rules::capacity(&listing), rules: Vec::new() };
         for place in rules::places(&listing) {
-            let answer = self.exchange(interface, rules::about(RULE_GET, place))?;
+            let answer = told(self.exchange(interface, rules::about(RULE_GET, place)))?;
             table.rules.push((place, answer.as_deref().and_then(rules::rule)));
         }
         Ok(Some(table))
@@ -237,6 +238,18 @@ impl Ethtool {
     }
 }
 
+/// An answer, or `None` if the driver says that it has none now: of a `flow_type` it does not know (EINVAL),
+/// while it does not steer (EINVAL, mlx4), while the interface is down (ENETDOWN), or before it has found what
+/// is behind its plug (ENODEV, phylib), of a rule that somebody took out (ENOENT). An interface that is gone is
+/// not among the links when it is looked for again.
+fn told(answer: io::Result<Option<Vec<u8>>>) -> io::Result<Option<Vec<u8>>> {
+    let none = [libc::EINVAL, libc::ENETDOWN, libc::ENODEV, libc::ENOENT];
+    match answer {
+        Err(error) if error.raw_os_error().is_some_and(|errno| none.contains(&errno)) => Ok(None),
+        answer => answer,
+    }
+}
+
 /// Commands of which `rss` and `rules` make the structures.
 const HASH_FIELDS_GET: u32 = 0x29;
 const HASH_FIELDS_SET: u32 = 0x2a;
@@ -260,11 +273,14 @@ pub struct RuleTable {
     pub rules: Vec<(u32, Option<Rule>)>,
 }
 
+const FLOW_TYPE: usize = 4;
+const HASHED: usize = 8;
+
 /// `struct ethtool_rxnfc` about hash fields: command, `flow_type`, then the fields as 64 bits.
 fn hash_fields(command: u32, flow_type: u32, fields: u64) -> Vec<u8> {
     let mut structure = rules::request(command, 0);
-    structure[4..8].copy_from_slice(&flow_type.to_ne_bytes());
-    structure[8..16].copy_from_slice(&fields.to_ne_bytes());
+    put(&mut structure, FLOW_TYPE, flow_type);
+    put_64(&mut structure, HASHED, fields);
     structure
 }
 
@@ -278,38 +294,26 @@ fn driver(answer: &[u8]) -> Option<Driver> {
 
 /// `struct ethtool_channels`: command; most rx, tx, other, combined; then the same now.
 fn queues(answer: &[u8]) -> Queues {
-    let quantity = |max, current| quantity(number(answer, max), number(answer, current));
+    let quantity =
+        |max: usize, current: usize| quantity(number(answer, 4 * max), number(answer, 4 * current));
     Queues { combined: quantity(4, 8), rx: quantity(1, 5), tx: quantity(2, 6) }
 }
 
 /// `struct ethtool_ringparam`: command; most rx, rx mini, rx jumbo, tx; then the same now.
 fn rings(answer: &[u8]) -> Rings {
-    let quantity = |max, current| quantity(number(answer, max), number(answer, current));
+    let quantity =
+        |max: usize, current: usize| quantity(number(answer, 4 * max), number(answer, 4 * current));
     Rings { rx: quantity(1, 5), tx: quantity(4, 8) }
 }
 
 /// `struct ethtool_link_settings`: command, speed.
 fn speed_mbps(answer: &[u8]) -> Option<u32> {
-    Some(number(answer, 1)).filter(|&speed| speed != 0 && speed != SPEED_UNKNOWN)
+    Some(number(answer, 4)).filter(|&speed| speed != 0 && speed != SPEED_UNKNOWN)
 }
 
 /// A driver without queues of a kind says that it can have none.
 fn quantity(max: u32, current: u32) -> Option<Quantity> {
     (max > 0).then_some(Quantity { current, max })
-}
-
-/// The 32-bit word at this place, in the machine's byte order.
-fn number(answer: &[u8], word: usize) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&answer[4 * word..4 * word + 4]);
-    u32::from_ne_bytes(bytes)
-}
-
-/// The 64-bit word at this place.
-fn word_64(answer: &[u8], word: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&answer[8 * word..8 * word + 8]);
-    u64::from_ne_bytes(bytes)
 }
 
 /// Characters up to the first zero byte.
@@ -369,7 +373,19 @@ mod tests {
     #[test]
     fn hash_fields_stand_behind_the_flow_type() {
         let structure = hash_fields(HASH_FIELDS_SET, 2, 0xf0);
-        assert_eq!((structure.len(), number(&structure, 1), word_64(&structure, 1)), (192, 2, 0xf0));
+        assert_eq!(
+            (structure.len(), number(&structure, FLOW_TYPE), number_64(&structure, HASHED)),
+            (192, 2, 0xf0)
+        );
+    }
+
+    #[test]
+    fn what_a_driver_does_not_have_now_is_no_error() {
+        let failed = |errno| told(Err(io::Error::from_raw_os_error(errno)));
+        assert!(
+            [libc::EINVAL, libc::ENETDOWN, libc::ENODEV].map(failed).iter().all(|it| matches!(it, Ok(None)))
+        );
+        assert!(failed(libc::EPERM).is_err() && matches!(told(Ok(Some(vec![1]))), Ok(Some(_))));
     }
 
     #[test]

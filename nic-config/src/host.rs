@@ -12,6 +12,8 @@ use crate::setting::{Item, Value};
 pub struct HostState {
     /// What can be set and what it is.
     pub values: BTreeMap<Item, Value>,
+    /// What else the kernel changes with a parameter, for each that was asked about.
+    pub along: BTreeMap<Item, Vec<Item>>,
     /// What cannot.
     pub cpus: Cpus,
 }
@@ -27,13 +29,17 @@ pub struct Cpus {
     pub nodes: BTreeMap<u32, Vec<u32>>,
 }
 
-/// Observes the host, and of the kernel parameters those that are named.
+/// Observes the host, and of the kernel parameters those that are named and those that change along with them.
 pub fn observe(root: &Root, sysctls: &[String]) -> HostState {
-    let mut values = BTreeMap::new();
+    let (mut values, mut along) = (BTreeMap::new(), BTreeMap::new());
     for name in sysctls {
-        if let Some(value) = root.read(&sysctl_file(name)) {
-            values.insert(Item::Sysctl(name.clone()), Value::Text(in_one_line(&value)));
+        let changed = changed_along(root, name);
+        for name in std::iter::once(name).chain(&changed) {
+            if let Some(value) = root.read(&sysctl_file(name)) {
+                values.insert(Item::Sysctl(name.clone()), Value::Text(in_one_line(&value)));
+            }
         }
+        along.insert(Item::Sysctl(name.clone()), changed.into_iter().map(Item::Sysctl).collect());
     }
     let cpus = cpus(root);
     for &cpu in &cpus.online {
@@ -49,7 +55,46 @@ pub fn observe(root: &Root, sysctls: &[String]) -> HostState {
             values.insert(Item::HugePages { size_kb }, Value::Number(pages));
         }
     }
-    HostState { values, cpus }
+    HostState { values, along, cpus }
+}
+
+/// Pairs of which the kernel empties one when the other is written (mm/page-writeback.c, mm/util.c).
+const PAIRS: [(&str, &str); 3] = [
+    ("vm.dirty_bytes", "vm.dirty_ratio"),
+    ("vm.dirty_background_bytes", "vm.dirty_background_ratio"),
+    ("vm.overcommit_kbytes", "vm.overcommit_ratio"),
+];
+const FORWARD_4: &str = "net.ipv4.ip_forward";
+const FORWARDING_4: &str = "net.ipv4.conf.all.forwarding";
+
+/// Other parameters that the kernel may change when this one is written. One of all interfaces, or of those
+/// to come, goes to each interface (Documentation/networking/ip-sysctl.rst); which of them do so differs by
+/// parameter and version, so all are taken to.
+fn changed_along(root: &Root, name: &str) -> Vec<String> {
+    let mut along: Vec<String> = Vec::new();
+    if [FORWARD_4, FORWARDING_4].contains(&name) {
+        along.extend([FORWARD_4, "net.ipv4.conf.all.accept_redirects"].map(str::to_owned));
+    }
+    let name = if name == FORWARD_4 { FORWARDING_4 } else { name };
+    along.extend(of_each_interface(root, name).unwrap_or_default());
+    along.extend(PAIRS.iter().filter(|pair| pair.0 == name).map(|pair| pair.1.to_owned()));
+    along.extend(PAIRS.iter().filter(|pair| pair.1 == name).map(|pair| pair.0.to_owned()));
+    along
+}
+
+/// A parameter of all interfaces, or of those to come, for each interface there is.
+fn of_each_interface(root: &Root, name: &str) -> Option<Vec<String>> {
+    let (family, rest) = name.split_once(".conf.")?;
+    let key = rest.strip_prefix("all.").or_else(|| rest.strip_prefix("default."))?;
+    let interfaces = root.names(&format!("{}/conf", sysctl_file(family)));
+    let named = |interface: String| format!("{family}.conf.{}.{key}", interface.replace('.', "/"));
+    Some(interfaces.into_iter().map(named).collect())
+}
+
+/// Writing this parameter may switch LRO off for good: a merged packet cannot be forwarded
+/// (`dev_disable_lro`).
+pub fn ends_lro(sysctl: &str) -> bool {
+    sysctl == FORWARD_4 || sysctl.ends_with(".forwarding")
 }
 
 fn cpus(root: &Root) -> Cpus {
@@ -111,5 +156,26 @@ mod tests {
         assert!(host.cpus.online.contains(&0));
         assert_eq!(host.values.get(&Item::Sysctl(asked[0].clone())), Some(&Value::Text("Linux".to_owned())));
         assert_eq!(host.values.get(&Item::Sysctl(asked[1].clone())), None);
+    }
+
+    #[test]
+    fn a_parameter_of_all_interfaces_is_that_of_each() {
+        let root = std::env::temp_dir().join(format!("nic-config-host-{}", std::process::id()));
+        for interface in ["all", "default", "eth1.5"] {
+            std::fs::create_dir_all(root.join("proc/sys/net/ipv4/conf").join(interface)).unwrap();
+        }
+        let check = |name: &str, expected: &[&str]| {
+            assert_eq!(changed_along(&Root::at(&root), name), expected, "{name}");
+        };
+        let of_each = ["all", "default", "eth1/5"].map(|of| format!("net.ipv4.conf.{of}.rp_filter"));
+        check("net.ipv4.conf.default.rp_filter", &of_each.each_ref().map(String::as_str));
+        let forwarding = ["all", "default", "eth1/5"].map(|of| format!("net.ipv4.conf.{of}.forwarding"));
+        let [all, default, one] = forwarding.each_ref().map(String::as_str);
+        check(FORWARD_4, &[FORWARD_4, "net.ipv4.conf.all.accept_redirects", all, default, one]);
+        check("net.ipv4.conf.eth1/5.forwarding", &[]);
+        check("vm.dirty_ratio", &["vm.dirty_bytes"]);
+        check("net.core.somaxconn", &[]);
+        assert!(ends_lro("net.ipv6.conf.all.forwarding") && !ends_lro("net.ipv4.conf.all.mc_forwarding"));
+        std::fs::remove_dir_all(&root).unwrap();
     }
 }

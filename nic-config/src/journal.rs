@@ -1,6 +1,7 @@
 //! What everything was before the first change, on disk, so that it can be put back also by another process
 //! and after a crash. Each inverse is written, and has reached the disk, before its change is made.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -124,6 +125,15 @@ impl Journal {
         &self.entries
     }
 
+    /// Names interfaces as they are called now: one that was renamed since is still the one that was changed.
+    pub fn follow(&mut self, names: &BTreeMap<u32, String>) {
+        for entry in &mut self.entries {
+            if let Some(name) = entry.ifindex.and_then(|ifindex| names.get(&ifindex)) {
+                entry.setting.nic = Some(name.clone());
+            }
+        }
+    }
+
     /// There was a journal of an earlier start of the kernel.
     pub fn is_stale(&self) -> bool {
         self.stale
@@ -134,11 +144,12 @@ impl Journal {
     pub fn remember(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
         let mut all = self.entries.clone();
         for entry in entries {
-            match all.iter_mut().find(|known| known.setting == entry.setting) {
-                Some(known) if known.ifindex == entry.ifindex => {}
-                Some(known) => known.clone_from(entry),
-                None => all.push(entry.clone()),
+            let is_of_same = |known: &&Entry| known.setting == entry.setting;
+            if all.iter().filter(is_of_same).any(|known| known.ifindex == entry.ifindex) {
+                continue;
             }
+            all.retain(|known| !is_of_same(&known));
+            all.push(entry.clone());
         }
         if all == self.entries { Ok(()) } else { self.replace(all) }
     }
@@ -223,6 +234,20 @@ mod tests {
         journal.replace(Vec::new()).unwrap();
         drop(journal);
         assert_eq!(directory.open("boot", 2).unwrap().entries(), []);
+    }
+
+    #[test]
+    fn an_interface_that_was_renamed_keeps_its_inverse() {
+        let directory = Directory::new("renamed");
+        let mut journal = directory.open("boot", 1).unwrap();
+        journal.remember(&[mtu(3, 1500)]).unwrap();
+        journal.follow(&[(3, "lan".to_owned()), (4, "eth1".to_owned())].into());
+        let renamed = |entry: Entry| Entry { setting: Setting::of("lan", Item::Mtu), ..entry };
+        journal.remember(&[renamed(mtu(3, 9000)), mtu(4, 1400)]).unwrap();
+        assert_eq!(journal.entries(), [renamed(mtu(3, 1500)), mtu(4, 1400)]);
+        journal.follow(&[(3, "eth1".to_owned())].into());
+        journal.remember(&[mtu(3, 9000)]).unwrap();
+        assert_eq!(journal.entries(), [mtu(3, 1500), mtu(4, 1400)], "4 is gone, and its name with 3");
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Observed {
 }
 
 /// How an interface stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct NicState {
     /// What it is.
     #[serde(flatten)]
@@ -75,6 +75,8 @@ pub struct Scope {
 
 /// Something whose settings can be observed and set: the kernel, or a test's double of it.
 pub trait World {
+    /// Names of all interfaces by index.
+    fn names(&self) -> Result<BTreeMap<u32, String>, ObserveError>;
     /// How it stands. Interfaces that do not exist are left out.
     fn observe(&self, scope: &Scope) -> Result<Observed, ObserveError>;
     /// Changes one thing.
@@ -114,10 +116,9 @@ impl Kernel {
         let mut state = NicState {
             values: found.flags.into_iter().map(|(item, on)| (item, Value::Switch(on))).collect(),
             limits: found.mtu_max.map(|max| (Item::Mtu, max.into())).into_iter().collect(),
-            rules_max: None,
-            idle_features: Vec::new(),
             irqs,
             nic: found.nic,
+            ..NicState::default()
         };
         state.values.extend(state.nic.mtu.map(|mtu| (Item::Mtu, Value::Number(mtu.into()))));
         let irqs = state.irqs.iter().map(|irq| (Item::Irq(irq.name.clone()), Value::Text(irq.cpus.clone())));
@@ -192,11 +193,16 @@ impl Kernel {
 }
 
 impl World for Kernel {
+    fn names(&self) -> Result<BTreeMap<u32, String>, ObserveError> {
+        observe::names()
+    }
+
     fn observe(&self, scope: &Scope) -> Result<Observed, ObserveError> {
-        let there = observe::names()?;
-        let names: Vec<String> = scope.nics.iter().filter(|name| there.contains(name)).cloned().collect();
-        // Without names, all would be observed.
-        let states = if names.is_empty() { Vec::new() } else { self.nics(&names)? };
+        let there = || {
+            let all = observe::names()?;
+            Ok(scope.nics.iter().filter(|name| all.values().any(|there| there == *name)).cloned().collect())
+        };
+        let states = of_those_there(there, |names| self.nics(names))?;
         let nics = states.into_iter().map(|state| (state.nic.name.clone(), state)).collect();
         Ok(Observed { nics, host: host::observe(&self.root, &scope.sysctls) })
     }
@@ -207,6 +213,27 @@ impl World for Kernel {
         let found = found.first().ok_or(io::ErrorKind::NotFound)?;
         self.set_nic(found, &setting.item, value)
     }
+}
+
+/// Looks at those that are there, and again if it fails because one of them went away meanwhile.
+fn of_those_there<T>(
+    mut there: impl FnMut() -> Result<Vec<String>, ObserveError>,
+    mut look: impl FnMut(&[String]) -> Result<Vec<T>, ObserveError>,
+) -> Result<Vec<T>, ObserveError> {
+    let mut names = there()?;
+    // Without names, all would be looked at.
+    while !names.is_empty() {
+        let error = match look(&names) {
+            Ok(seen) => return Ok(seen),
+            Err(error) => error,
+        };
+        let left = there()?;
+        if left.len() >= names.len() {
+            return Err(error);
+        }
+        names = left;
+    }
+    Ok(Vec::new())
 }
 
 /// What goes by the ethtool ioctl.
@@ -335,6 +362,22 @@ fn bytes(hexadecimal: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interface_that_goes_away_while_it_is_looked_at_is_left_out() {
+        let check = |mut there: Vec<Vec<&str>>| {
+            let there = || Ok(there.remove(0).into_iter().map(str::to_owned).collect());
+            let look = |names: &[String]| match names {
+                [one] if one == "eth0" => Ok(names.to_vec()),
+                _ => Err(ObserveError::Links(io::ErrorKind::NotFound.into())),
+            };
+            of_those_there(there, look).ok()
+        };
+        assert_eq!(check(vec![vec!["eth0"]]), Some(vec!["eth0".to_owned()]));
+        assert_eq!(check(vec![vec!["eth0", "eth1"], vec!["eth0"]]), Some(vec!["eth0".to_owned()]));
+        assert_eq!(check(vec![vec!["eth1"], vec![]]), Some(vec![]));
+        assert_eq!(check(vec![vec!["eth1"], vec!["eth1"]]), None);
+    }
 
     #[test]
     fn a_key_is_read_as_it_was_written() {

@@ -1,9 +1,9 @@
 //! `nic-config`: how network interfaces stand for Shunt, what would suit it better, and the change to that and
 //! back. `show`, `plan` and `doctor` change nothing and need no privilege.
 //!
-//! It is a leaf: it reads a file of its own and knows nothing of the daemons. How things stand (`kernel`) and
-//! what is wanted (`desired`) make the steps between (`plan`, pure), which are done one by one (`apply`), each
-//! after its inverse has reached the disk (`journal`).
+//! It reads a file of its own and knows nothing of the daemons; of `shunt-api` it has the reader of documents
+//! alone. How things stand (`kernel`) and what is wanted (`desired`) make the steps between (`plan`, pure),
+//! which are done one by one (`apply`), each after its inverse has reached the disk (`journal`).
 
 mod apply;
 mod desired;

@@ -3,6 +3,7 @@
 //! Everything but the NUMA node is asked of the network namespace this program runs in; sysfs is used only
 //! for that node, by the device's place on its bus, which belongs to no namespace.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::netlink;
 use crate::setting::Item;
 
 /// One interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Nic {
     /// Kernel name.
     pub name: String,
@@ -109,9 +110,10 @@ impl Nic {
     }
 }
 
-/// Names of all interfaces.
-pub fn names() -> Result<Vec<String>, ObserveError> {
-    Ok(links().map_err(ObserveError::Links)?.into_iter().map(|link| link.nic.name).collect())
+/// Names of all interfaces by index.
+pub fn names() -> Result<BTreeMap<u32, String>, ObserveError> {
+    let links = links().map_err(ObserveError::Links)?;
+    Ok(links.into_iter().map(|link| (link.nic.ifindex, link.nic.name)).collect())
 }
 
 /// Observes the interfaces named, in that order; without names, all but the loopback interface.
@@ -163,22 +165,7 @@ fn nearest(links: &[Found], name: &str) -> String {
 
 fn link(message: &LinkMessage) -> Found {
     let flags = message.header.flags;
-    let mut nic = Nic {
-        name: String::new(),
-        ifindex: message.header.index,
-        driver: None,
-        bus_address: None,
-        numa_node: None,
-        up: flags.contains(LinkFlags::Up),
-        carrier: None,
-        speed_mbps: None,
-        mac: None,
-        mtu: None,
-        queues: None,
-        rings: None,
-        xdp: None,
-        xdp_program: None,
-    };
+    let mut nic = Nic { ifindex: message.header.index, up: flags.contains(LinkFlags::Up), ..Nic::default() };
     let (mut bus, mut device, mut mtu_max) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {

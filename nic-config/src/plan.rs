@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::desired::{Desired, Want};
 use crate::kernel::{NicState, Observed};
-use crate::setting::{Item, Setting, Value};
+use crate::setting::{Coalescing, Item, Setting, Value};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,10 +69,14 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Impossible> 
     Ok(plan)
 }
 
+/// Of what comes last.
+const LAST_RANK: u8 = 16;
+
 /// Where a setting stands among those of one interface.
 ///
 /// RSS must not lead to a queue that is not there: a table that fits the queues there are comes before they
 /// change, so that they can become fewer, any other after it, when they have become more.
+/// Some drivers take no waits while they choose these themselves (`ice_set_rc_coalesce`).
 pub fn rank(setting: &Setting, to: &Value, observed: &Observed) -> u8 {
     match &setting.item {
         Item::Sysctl(_) | Item::Governor(_) | Item::HugePages { .. } => 0,
@@ -84,24 +88,24 @@ pub fn rank(setting: &Setting, to: &Value, observed: &Observed) -> u8 {
         Item::RssTable => 6,
         Item::RssTransform | Item::RssKey => 7,
         Item::HashFields(_) => 8,
-        Item::Coalesce(_) => 9,
-        Item::Promiscuous | Item::AllMulticast => 10,
-        Item::Up => 11,
-        Item::Napi(_) => 12,
-        Item::OneNapi { .. } => 13,
-        Item::Rule(_) => 14,
-        Item::Irq(_) => 15,
+        Item::Coalesce(Coalescing::AdaptiveRx | Coalescing::AdaptiveTx) => 9,
+        Item::Coalesce(_) => 10,
+        Item::Promiscuous | Item::AllMulticast => 11,
+        Item::Up => 12,
+        Item::Napi(_) => 13,
+        Item::OneNapi { .. } => 14,
+        Item::Rule(_) => 15,
+        Item::Irq(_) => LAST_RANK,
     }
 }
 
 /// Where a setting stands when things are put back: the other way round, but for RSS, which has the same
 /// rule either way.
 pub fn undo_rank(setting: &Setting, to: &Value, observed: &Observed) -> u8 {
-    let last = 15;
     match rank(setting, to, observed) {
-        4 => last - 6,
-        6 => last - 4,
-        rank => last - rank,
+        4 => LAST_RANK - 6,
+        6 => LAST_RANK - 4,
+        rank => LAST_RANK - rank,
     }
 }
 
@@ -125,12 +129,15 @@ struct Draft<'o> {
 #[derive(Clone, Debug)]
 struct Origin {
     text: String,
+    /// What `optional` has to name to go without; empty if nobody asked in so many words.
+    key: String,
     optional: bool,
 }
 
 impl<T> From<&Want<T>> for Origin {
     fn from(want: &Want<T>) -> Self {
-        Self { text: format!("line {}, {}", want.line, want.key), optional: want.optional }
+        let text = format!("line {}, {}", want.line, want.key);
+        Self { text, key: want.name.clone(), optional: want.optional }
     }
 }
 
@@ -170,12 +177,9 @@ impl Draft<'_> {
             self.plan.notes.push(format!("{}: {why}; skipped, as it is optional", origin.text));
             return;
         }
-        let key = origin.text.rsplit('.').next().unwrap_or_default();
-        let key = key.trim_end_matches(|c: char| c == ']' || c.is_ascii_digit()).trim_end_matches('[');
-        self.problems.push(format!(
-            "{}: {why}; take the key out, or add optional = [\"{key}\"] to go without",
-            origin.text
-        ));
+        let Origin { text, key, .. } = origin;
+        self.problems
+            .push(format!("{text}: {why}; take the key out, or add optional = [\"{key}\"] to go without"));
     }
 
     fn above_limit(&self, setting: &Setting, to: &Value) -> Option<u64> {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 use serde_json::json;
+use shunt_api::status::ConfigProblem;
 
 use crate::apply::{self, Applied, ApplyError, Restored};
-use crate::desired::document::Problem;
 use crate::desired::{self, Desired};
 use crate::doctor::{self, Severity};
 use crate::files::Root;
@@ -160,7 +160,7 @@ fn restored_text(restored: &Restored, stale: bool) -> String {
 
 /// Which errors are the file's.
 pub fn end_of(error: &anyhow::Error) -> End {
-    let file = error.is::<Problem>()
+    let file = error.is::<ConfigProblem>()
         || error.is::<Impossible>()
         || matches!(error.downcast_ref(), Some(ApplyError::Impossible(_)));
     if file { End::File } else { End::Incomplete }

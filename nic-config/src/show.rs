@@ -96,22 +96,7 @@ mod tests {
     use crate::observe::XdpProgram;
 
     fn silent() -> Nic {
-        Nic {
-            name: "eth0".to_owned(),
-            ifindex: 2,
-            driver: None,
-            bus_address: None,
-            numa_node: None,
-            up: false,
-            carrier: None,
-            speed_mbps: None,
-            mac: None,
-            mtu: None,
-            queues: None,
-            rings: None,
-            xdp: None,
-            xdp_program: None,
-        }
+        Nic { name: "eth0".to_owned(), ifindex: 2, ..Nic::default() }
     }
 
     #[test]

@@ -41,7 +41,8 @@ optional = ["napi_defer_hard_irqs"]
 "net.ipv4.tcp_rmem" = "4096 131072 4194304"
 "#;
 
-const SYSCTLS: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv4.tcp_rmem"];
+/// Kernel parameters of that file, and those that the kernel changes with them.
+const SYSCTLS: &str = "forward|accept_redirects|tcp_rmem";
 
 /// A namespace, a file of wishes and a place for the journal.
 struct Case {
@@ -53,6 +54,10 @@ impl Case {
     fn new(name: &str, text: &str) -> Option<Self> {
         let namespace = Namespace::new(name)?;
         fs::write(namespace.directory.join("nic.toml"), text).unwrap();
+        // The kernel sets these with forwarding of all, and not back to what they were.
+        for parameter in ["conf.one.forwarding=1", "conf.all.accept_redirects=0"] {
+            namespace.run("sysctl", &["-w", &format!("net.ipv4.{parameter}")]);
+        }
         Some(Self { namespace, root: PathBuf::from("/") })
     }
 
@@ -83,9 +88,7 @@ impl Case {
     fn state(&self) -> String {
         let show = self.run(&["show", "-o", "json"]);
         let mut text = String::from_utf8(show.stdout).unwrap();
-        for name in SYSCTLS {
-            text += &String::from_utf8(self.namespace.run("sysctl", &[name]).stdout).unwrap();
-        }
+        text += &String::from_utf8(self.namespace.run("sysctl", &["-a", "-r", SYSCTLS]).stdout).unwrap();
         for (nic, what) in
             ["one", "two"].iter().flat_map(|nic| ["-k", "-l", "-c", "-g"].map(|what| (nic, what)))
         {
@@ -315,6 +318,28 @@ fn a_removed_interface_is_told_and_forgotten() {
     assert!(gone.contains(&json!("one: mtu")) && gone.contains(&json!("two: all-multicast")), "{restored:#}");
     let forward = case.namespace.run("sysctl", &["-n", "net.ipv4.ip_forward"]);
     assert_eq!(forward.stdout, b"0\n");
+    assert_eq!(lengths(&case.revert()), [0, 0, 0]);
+}
+
+#[test]
+fn a_renamed_interface_comes_back_under_its_new_name() {
+    let Some(case) = Case::new("renamed", FILE) else { return };
+    let settings = || {
+        let shown = json_of(&case.run(&["show", "-o", "json"]));
+        let nics =
+            shown.as_array().unwrap().iter().map(|nic| (nic["ifindex"].to_string(), nic["settings"].clone()));
+        nics.collect::<BTreeMap<_, _>>()
+    };
+    let before = settings();
+    case.apply();
+    case.namespace.ip("link set one name other");
+    // Whoever has the old name now is not the one that was changed.
+    case.namespace.ip("link set two name one");
+    case.write("[[nic]]\nname = \"other\"\nmtu = 1300\n");
+    case.apply();
+    let restored = case.revert();
+    assert_eq!(lengths(&restored)[2], 0, "{restored:#}");
+    assert_eq!(settings(), before);
     assert_eq!(lengths(&case.revert()), [0, 0, 0]);
 }
 

@@ -9,7 +9,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 5] = [
     ("dataplane", &["shunt-api"]),
     ("controlplane", &["shunt-api"]),
     ("lbctl", &["shunt-api"]),
-    ("nic-config", &[]),
+    ("nic-config", &["shunt-api"]),
 ];
 
 /// Modules of the packet path that are pure: bytes and tables in, decisions and bytes out.

@@ -3,7 +3,7 @@
 //! [`Table`] and [`Value`] carry their dotted path and their place in the text, so whoever finds something
 //! wrong turns it into a [`ConfigProblem`] on the spot. They are read key by key rather than through serde,
 //! because serde's messages name Rust's types and an operator wants to know what to write.
-//! Nothing here knows what the keys mean.
+//! Nothing here knows what the keys mean: the control plane's file and nic-config's are both read by it.
 
 mod yaml;
 
@@ -144,11 +144,7 @@ impl<'d> Table<'d> {
         let unknown = self.raw.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
         let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
         let name = key.get_ref().as_ref();
-        let hint = match nearest(name, known) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known here: {}", listed(known)),
-        };
-        let reason = format!("unknown key `{name}`; {hint}");
+        let reason = format!("unknown key `{name}`; {}", hint(name, known));
         Err(self.source.problem(key.span().start, &joined(&self.field, name), reason))
     }
 
@@ -241,6 +237,11 @@ impl<'d> Value<'d> {
         position(self.source.text, self.span.start).0
     }
 
+    /// Its dotted path.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
     /// The text of a string; `None` for a value of another type.
     pub fn text(&self) -> Option<&'d str> {
         match self.raw {
@@ -272,6 +273,16 @@ impl<'d> Value<'d> {
         number.filter(|number| range.contains(number)).ok_or_else(|| {
             self.problem(format!("{integer} is out of range; write a number from {low} to {high}"))
         })
+    }
+
+    /// A string, or a whole number as it is written in decimal.
+    pub fn text_or_number(&self) -> Result<String, ConfigProblem> {
+        match self.raw {
+            DeValue::String(text) => Ok(text.to_string()),
+            DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+            DeValue::Integer(_) => Err(self.problem("write the number in decimal")),
+            _ => Err(self.wrong_type("a whole number, or text in quotes")),
+        }
     }
 
     /// One of a few words.
@@ -336,6 +347,14 @@ impl<'d> Value<'d> {
     }
 }
 
+/// What to write instead of a name that is not known: the nearest that is, or all of them.
+pub fn hint(name: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("known here: {}", listed(known)),
+    }
+}
+
 /// The candidate most like `name`, if one is near enough to be what was meant: few typing errors away, or
 /// the longer form of a short one.
 pub fn nearest<'c>(name: &str, candidates: &[&'c str]) -> Option<&'c str> {
@@ -380,6 +399,34 @@ mod tests {
         assert_eq!(nearest("nam", &known), Some("name"));
         assert_eq!(nearest("addr", &known), Some("address"));
         assert_eq!(nearest("check", &known), None);
+    }
+
+    #[test]
+    fn a_number_may_be_meant_as_text() {
+        let check = |value: &str| {
+            let text = format!("[host]\n\"a.b\" = {value}\n");
+            let source = Source::new(&text, "f");
+            let raw = source.parse().unwrap();
+            let host = source.root(&raw).required("host", "{}").unwrap().table("[host]").unwrap();
+            let value = host.required("a.b", "1").unwrap();
+            assert_eq!(value.field(), "host.\"a.b\"");
+            value.text_or_number().map_err(|problem| problem.to_string())
+        };
+        for (value, expected) in [("\"4 8\"", "4 8"), ("600", "600"), ("-1", "-1"), ("1_000", "1000")] {
+            assert_eq!(check(value).as_deref(), Ok(expected));
+        }
+        for (value, told) in [
+            ("true", "this is the word true without quotes; write a whole number, or text in quotes"),
+            ("0x10", "write the number in decimal"),
+        ] {
+            assert_eq!(check(value), Err(format!("f:2:9: host.\"a.b\": {told}")));
+        }
+    }
+
+    #[test]
+    fn who_is_near_to_nothing_is_told_all_there_is() {
+        assert_eq!(hint("nic_", &["nic", "host"]), "did you mean `nic`?");
+        assert_eq!(hint("service", &["nic", "host"]), "known here: `nic`, `host`");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use shunt_api::snapshot::{Ack, FleetKey};
-use shunt_api::status::{ClusterServices, ClusterSource, FlowTablesStatus};
+use shunt_api::status::{ClusterServices, ClusterSource};
 
 use super::*;
 use crate::health::Prober;
@@ -180,18 +180,5 @@ async fn a_cluster_that_wants_nothing_is_acknowledged_too() {
 }
 
 fn status() -> DataplaneStatus {
-    DataplaneStatus {
-        version: "1".into(),
-        instance: 1,
-        uptime_s: 0,
-        generation: None,
-        generation_age_s: None,
-        problems: vec![],
-        restart_needed: vec![],
-        nics: vec![],
-        workers: vec![],
-        flows: FlowTablesStatus::default(),
-        next_hops: vec![],
-        probes: None,
-    }
+    DataplaneStatus { version: "1".into(), instance: 1, ..DataplaneStatus::default() }
 }

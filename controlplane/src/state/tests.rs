@@ -1,6 +1,5 @@
 use shunt_api::config::Config;
 use shunt_api::snapshot::FleetKey;
-use shunt_api::status::FlowTablesStatus;
 
 use super::*;
 use shunt_api::compile::compile;
@@ -19,16 +18,9 @@ fn status(instance: u64, generation: Option<u64>) -> Event {
     Event::DataplaneStatus(Box::new(DataplaneStatus {
         version: "1".into(),
         instance,
-        uptime_s: 0,
         generation,
         generation_age_s: generation.map(|_| 0),
-        problems: vec![],
-        restart_needed: vec![],
-        nics: vec![],
-        workers: vec![],
-        flows: FlowTablesStatus::default(),
-        next_hops: vec![],
-        probes: None,
+        ..DataplaneStatus::default()
     }))
 }
 

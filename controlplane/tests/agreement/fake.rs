@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
 use shunt_api::snapshot::{Ack, Rejected, Snapshot};
-use shunt_api::status::{DataplaneStatus, FlowTablesStatus};
+use shunt_api::status::DataplaneStatus;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
@@ -80,16 +80,9 @@ async fn status(State(memory): Shared) -> Json<DataplaneStatus> {
     Json(DataplaneStatus {
         version: "fake".into(),
         instance: memory.instance,
-        uptime_s: 0,
         generation: memory.generation,
         generation_age_s: memory.generation.map(|_| 0),
-        problems: vec![],
-        restart_needed: vec![],
-        nics: vec![],
-        workers: vec![],
-        flows: FlowTablesStatus::default(),
-        next_hops: vec![],
-        probes: None,
+        ..DataplaneStatus::default()
     })
 }
 

@@ -27,6 +27,7 @@ pub fn revert(
     journal: &mut Journal,
     watch: &mut impl Watch,
 ) -> Result<Restored, ApplyError> {
+    journal.follow(&world.names()?);
     let restored = restore(world, journal.entries(), watch)?;
     journal.replace(restored.failed.iter().map(|(entry, _)| entry.clone()).collect())?;
     Ok(restored)

@@ -1,10 +1,12 @@
 //! Against a double of the kernel whose driver does what drivers do: it resets RSS and interrupts when queues
 //! change, refuses fewer queues than RSS leads to, and refuses what it is told to refuse.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::*;
 use crate::desired;
+use crate::ethtool::rules::Rule;
 use crate::ethtool::{Quantity, Queues, rss};
 use crate::host::{Cpus, HostState};
 use crate::irq::Irq;
@@ -22,45 +24,30 @@ struct Double {
     refuses: Vec<Item>,
     /// Settings that are taken and not kept.
     ignores: Vec<Item>,
+    /// From so many changes on it does not tell how things stand.
+    mute_from: Option<usize>,
+    /// The RSS table has two slots for each queue, rather than eight.
+    sized_by_queues: bool,
     changes: usize,
 }
 
 impl Double {
     fn with_queues(queues: u32, table: &[u32]) -> Self {
-        let nic = Nic {
-            name: "eth1".to_owned(),
-            ifindex: 3,
-            driver: None,
-            bus_address: None,
-            numa_node: None,
-            up: true,
-            carrier: None,
-            speed_mbps: None,
-            mac: None,
-            mtu: None,
-            queues: None,
-            rings: None,
-            xdp: None,
-            xdp_program: None,
-        };
+        let nic = Nic { name: "eth1".to_owned(), ifindex: 3, up: true, ..Nic::default() };
         let values = [(Item::Mtu, Value::Number(1500)), (Item::Promiscuous, Value::Switch(false))];
-        let state = NicState {
-            nic,
-            values: values.into(),
-            limits: [(COMBINED, 8)].into(),
-            rules_max: None,
-            idle_features: Vec::new(),
-            irqs: Vec::new(),
-        };
+        let state =
+            NicState { nic, values: values.into(), limits: [(COMBINED, 8)].into(), ..NicState::default() };
         let sysctl = (Item::Sysctl("net.core.x".to_owned()), Value::Text("1".to_owned()));
         let cpus = Cpus { online: vec![0, 1, 2, 3], ..Cpus::default() };
         let mut double = Self {
             observed: Observed {
                 nics: [("eth1".to_owned(), state)].into(),
-                host: HostState { values: [sysctl].into(), cpus },
+                host: HostState { values: [sysctl].into(), cpus, ..HostState::default() },
             },
             refuses: Vec::new(),
             ignores: Vec::new(),
+            mute_from: None,
+            sized_by_queues: false,
             changes: 0,
         };
         double.set_queues(queues);
@@ -72,13 +59,31 @@ impl Double {
         self.observed.nics.get_mut("eth1").unwrap()
     }
 
+    /// The kernel changes other parameters along, and switches LRO off where packets are forwarded.
+    fn set_host(&mut self, item: &Item, value: &Value) {
+        let along = self.observed.host.along.get(item).cloned().unwrap_or_default();
+        for item in along.into_iter().chain([item.clone()]) {
+            self.observed.host.values.insert(item, value.clone());
+        }
+        if let (Item::Sysctl(name), Value::Text(on)) = (item, value)
+            && host::ends_lro(name)
+            && on == "1"
+        {
+            self.state()
+                .values
+                .entry(Item::Feature(LRO.to_owned()))
+                .and_modify(|lro| *lro = Value::Switch(false));
+        }
+    }
+
     /// The driver sets up its queues anew.
     fn set_queues(&mut self, queues: u32) {
+        let slots = if self.sized_by_queues { 2 * queues as usize } else { 8 };
         let state = self.state();
         let combined = Some(Quantity { current: queues, max: 8 });
         state.nic.queues = Some(Queues { combined, rx: None, tx: None });
         state.values.insert(COMBINED, Value::Number(queues.into()));
-        state.values.insert(Item::RssTable, Value::Table(rss::even(8, queues)));
+        state.values.insert(Item::RssTable, Value::Table(rss::even(slots, queues)));
         state.values.retain(|item, _| !matches!(item, Item::Irq(_)));
         state.irqs.clear();
         for queue in 0..queues {
@@ -90,7 +95,14 @@ impl Double {
 }
 
 impl World for Double {
+    fn names(&self) -> Result<BTreeMap<u32, String>, ObserveError> {
+        Ok(self.observed.nics.iter().map(|(name, state)| (state.nic.ifindex, name.clone())).collect())
+    }
+
     fn observe(&self, scope: &Scope) -> Result<Observed, ObserveError> {
+        if self.mute_from.is_some_and(|from| self.changes >= from) {
+            return Err(ObserveError::Links(io::ErrorKind::PermissionDenied.into()));
+        }
         let mut observed = self.observed.clone();
         observed.nics.retain(|name, _| scope.nics.contains(name));
         Ok(observed)
@@ -105,7 +117,7 @@ impl World for Double {
             return Ok(());
         }
         let Some(_) = &setting.nic else {
-            self.observed.host.values.insert(setting.item.clone(), value.clone());
+            self.set_host(&setting.item, value);
             return Ok(());
         };
         let leads_to = |table: &Value| match table {
@@ -118,19 +130,36 @@ impl World for Double {
             Item::Queues(_) => {
                 let wanted = value.number().unwrap() as u32;
                 let table = &state.values[&Item::RssTable];
-                let is_own = *table != Value::Table(rss::even(8, queues));
+                let is_own =
+                    !matches!(table, Value::Table(slots) if *slots == rss::even(slots.len(), queues));
                 if is_own && leads_to(table) > wanted {
                     return Err(io::ErrorKind::InvalidInput.into());
                 }
                 self.set_queues(wanted);
             }
-            Item::RssTable if leads_to(value) > queues => return Err(io::ErrorKind::InvalidInput.into()),
+            Item::RssTable
+                if leads_to(value) > queues || is_of_another_size(&state.values[&Item::RssTable], value) =>
+            {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            Item::Rule(_) if *value == Value::Absent => drop(state.values.remove(&setting.item)),
+            Item::Rule(_) if state.values[&ntuple()] == Value::Switch(false) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            item if *item == ntuple() => {
+                state.values.retain(|item, _| !matches!(item, Item::Rule(_)));
+                state.values.insert(item.clone(), value.clone());
+            }
             item => {
                 state.values.insert(item.clone(), value.clone());
             }
         }
         Ok(())
     }
+}
+
+fn ntuple() -> Item {
+    Item::Feature("rx-ntuple-filter".to_owned())
 }
 
 struct Case {
@@ -230,6 +259,45 @@ fn a_refusal_leaves_all_as_it_was_and_forgets_nothing_of_before() {
 }
 
 #[test]
+fn an_rss_table_that_grows_with_the_queues_comes_back() {
+    for (name, wanted) in [("wide", 8), ("narrow", 2)] {
+        let mut double = Double::with_queues(4, &rss::even(8, 4));
+        double.sized_by_queues = true;
+        let mut case = Case::new(name, double);
+        let before = case.double.observed.clone();
+        case.apply(&format!("queues = {wanted}")).unwrap();
+        let even = Value::Table(rss::even(2 * wanted as usize, wanted));
+        assert_eq!(case.double.state().values[&Item::RssTable], even);
+        assert_eq!(case.revert().failed, []);
+        assert_eq!(values(&case.double.observed), values(&before));
+    }
+}
+
+#[test]
+fn rules_of_others_come_back_when_the_nic_steers_again() {
+    let mut case = Case::new("rules", Double::with_queues(4, &rss::even(8, 4)));
+    let rule =
+        Value::Rule(Rule { to: "192.0.2.1/32".parse().unwrap(), protocol: None, port: None, queue: 1 });
+    case.double.state().values.extend([(ntuple(), Value::Switch(true)), (Item::Rule(5), rule)]);
+    let before = case.double.observed.clone();
+    case.apply("ntuple = false").unwrap();
+    assert_eq!(case.double.state().values.get(&Item::Rule(5)), None);
+    assert_eq!(case.revert().failed, []);
+    assert_eq!(values(&case.double.observed), values(&before));
+}
+
+#[test]
+fn who_cannot_look_any_more_says_that_not_all_is_as_it_was() {
+    let mut case = Case::new("mute", Double::with_queues(4, &rss::even(8, 4)));
+    case.double.mute_from = Some(1);
+    let error = case.apply("mtu = 1400\npromiscuous = true").unwrap_err().to_string();
+    assert!(error.ends_with("; `nic-config revert` tries again"), "{error}");
+    case.double.mute_from = None;
+    assert_eq!(case.revert().done.len(), 1);
+    assert_eq!(case.double.state().values[&Item::Mtu], Value::Number(1500));
+}
+
+#[test]
 fn an_optional_refusal_is_told_and_skipped() {
     let mut case = Case::new("optional", Double::with_queues(4, &rss::even(8, 4)));
     case.double.refuses = vec![Item::Promiscuous];
@@ -291,4 +359,23 @@ fn nothing_is_done_before_its_inverse_is_on_disk() {
     let mut sees = Sees(&directory, 0);
     apply(&mut case.double.clone(), &mut journal, &desired, &mut sees).unwrap();
     assert_eq!(sees.1, 2);
+}
+
+#[test]
+fn what_the_kernel_changes_with_a_parameter_comes_back() {
+    let parameter = |of: &str| Item::Sysctl(format!("net.ipv4.conf.{of}.forwarding"));
+    let mut case = Case::new("along", Double::with_queues(4, &rss::even(8, 4)));
+    case.double.state().values.insert(Item::Feature(LRO.to_owned()), Value::Switch(true));
+    let host = &mut case.double.observed.host;
+    for (of, value) in [("all", "0"), ("default", "0"), ("eth2", "1")] {
+        host.values.insert(parameter(of), Value::Text(value.to_owned()));
+    }
+    host.along.insert(parameter("all"), vec![parameter("all"), parameter("default"), parameter("eth2")]);
+    let before = case.double.observed.clone();
+    case.apply("[host.sysctl]\n\"net.ipv4.conf.all.forwarding\" = 1").unwrap();
+    assert_eq!(case.double.observed.host.values[&parameter("default")], Value::Text("1".to_owned()));
+    assert_eq!(case.double.state().values[&Item::Feature(LRO.to_owned())], Value::Switch(false));
+    let restored = case.revert();
+    assert_eq!((restored.failed, restored.gone), (vec![], vec![]));
+    assert_eq!(values(&case.double.observed), values(&before));
 }

@@ -9,29 +9,17 @@ fn state(driver: &str, features: &[&str]) -> NicState {
         name: "eth1".to_owned(),
         ifindex: 3,
         driver: Some(driver.to_owned()),
-        bus_address: None,
-        numa_node: None,
         up: true,
         carrier: Some(true),
-        speed_mbps: None,
-        mac: None,
         mtu: Some(1500),
         queues: Some(Queues { combined: Some(Quantity { current: 2, max: 8 }), rx: None, tx: None }),
-        rings: None,
         xdp: Some(XdpSupport {
             features: features.iter().map(|&name| name.to_owned()).collect(),
             zero_copy_segments_max: None,
         }),
-        xdp_program: None,
+        ..Nic::default()
     };
-    NicState {
-        nic,
-        values: [].into(),
-        limits: [].into(),
-        rules_max: None,
-        idle_features: Vec::new(),
-        irqs: Vec::new(),
-    }
+    NicState { nic, ..NicState::default() }
 }
 
 fn cpus() -> Cpus {

@@ -2,6 +2,8 @@
 //! of `struct ethtool_rxnfc` (linux/ethtool.h).
 #![deny(unsafe_code)]
 
+use super::words::{number, put};
+
 /// `struct ethtool_rxfh` before the table and the key.
 const HEAD_BYTES: usize = 24;
 const TABLE_SIZE: usize = 8;
@@ -99,16 +101,6 @@ pub fn letters(fields: u64) -> String {
 pub fn fields(letters: &str) -> Option<u64> {
     let bit = |letter| FIELDS.iter().find(|(_, known)| *known == letter).map(|(bit, _)| bit);
     letters.chars().try_fold(0, |fields, letter| Some(fields | bit(letter)?))
-}
-
-fn put(structure: &mut [u8], at: usize, number: u32) {
-    structure[at..at + 4].copy_from_slice(&number.to_ne_bytes());
-}
-
-fn number(answer: &[u8], at: usize) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&answer[at..at + 4]);
-    u32::from_ne_bytes(bytes)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::words::{number, number_64, put, put_64};
+
 /// Size of `struct ethtool_rxnfc` without the places at its end.
 pub const SIZE_BYTES: usize = 192;
 /// Where `rule_locs` begins.
@@ -103,7 +105,7 @@ pub fn about(command: u32, location: u32) -> Vec<u8> {
 pub fn insertion(command: u32, location: u32, rule: &Rule) -> Vec<u8> {
     let mut structure = about(command, location);
     put(&mut structure, FLOW, flow_type(rule));
-    structure[COOKIE..COOKIE + 8].copy_from_slice(&u64::from(rule.queue).to_ne_bytes());
+    put_64(&mut structure, COOKIE, rule.queue.into());
     let (values, masks) = structure.split_at_mut(MASKS);
     let values = &mut values[VALUES..];
     let (to, port) = match (rule.to.network(), rule.to.netmask()) {
@@ -172,12 +174,11 @@ pub fn rule(answer: &[u8]) -> Option<Rule> {
     let (address, mask) = (address(values, to, v4)?, address(masks, to, v4)?);
     let port_mask = u16::from_be_bytes([masks[port], masks[port + 1]]);
     let port_value = u16::from_be_bytes([values[port], values[port + 1]]);
-    let cookie = u64::from_ne_bytes(answer[COOKIE..COOKIE + 8].try_into().ok()?);
     let rule = Rule {
         to: IpNet::with_netmask(address, mask).ok()?,
         protocol,
         port: (port_mask == u16::MAX && protocol.is_some()).then_some(port_value),
-        queue: u32::try_from(cookie).ok()?,
+        queue: u32::try_from(number_64(answer, COOKIE)).ok()?,
     };
     let known = insertion(number(answer, 0), number(answer, LOCATION), &rule);
     (known[MASKS..MASKS + FIELDS_BYTES] == *masks).then_some(rule)
@@ -190,16 +191,6 @@ fn address(fields: &[u8], at: usize, v4: bool) -> Option<IpAddr> {
     }
     let octets: [u8; 16] = fields[at..at + 16].try_into().ok()?;
     Some(Ipv6Addr::from(octets).into())
-}
-
-fn put(structure: &mut [u8], at: usize, number: u32) {
-    structure[at..at + 4].copy_from_slice(&number.to_ne_bytes());
-}
-
-fn number(answer: &[u8], at: usize) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&answer[at..at + 4]);
-    u32::from_ne_bytes(bytes)
 }
 
 #[cfg(test)]

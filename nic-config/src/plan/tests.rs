@@ -11,25 +11,13 @@ fn bare(name: &str, driver: &str) -> NicState {
         name: name.to_owned(),
         ifindex: 3,
         driver: Some(driver.to_owned()),
-        bus_address: None,
-        numa_node: None,
         up: true,
-        carrier: None,
-        speed_mbps: None,
-        mac: None,
-        mtu: None,
-        queues: None,
-        rings: None,
-        xdp: None,
-        xdp_program: None,
+        ..Nic::default()
     };
     NicState {
         nic,
         values: [(Item::Up, Value::Switch(true)), (Item::Mtu, Value::Number(1500))].into(),
-        limits: [].into(),
-        rules_max: None,
-        idle_features: Vec::new(),
-        irqs: Vec::new(),
+        ..NicState::default()
     }
 }
 
@@ -71,7 +59,7 @@ fn host() -> HostState {
         (Item::Governor(1), Value::Text("performance".to_owned())),
         (Item::Sysctl("net.core.x".to_owned()), Value::Text("1".to_owned())),
     ];
-    HostState { values: values.into(), cpus }
+    HostState { values: values.into(), cpus, ..HostState::default() }
 }
 
 fn planned(state: &NicState, body: &str) -> Result<Plan, Impossible> {
@@ -164,6 +152,21 @@ fn a_profile_adds_what_the_file_does_not_speak_of() {
 }
 
 #[test]
+fn the_driver_stops_choosing_waits_before_it_is_given_one() {
+    let (adaptive, wait) = (Item::Coalesce(Coalescing::AdaptiveRx), Item::Coalesce(Coalescing::RxUsecs));
+    let mut state = bare("eth1", "ice");
+    state.values.insert(adaptive.clone(), Value::Switch(true));
+    state.values.insert(wait.clone(), Value::Number(50));
+    assert_eq!(
+        steps(&state, "rx_usecs = 8"),
+        ["coalesce.adaptive-rx on -> off", "coalesce.rx-usecs 50 -> 8"]
+    );
+    let observed = Observed { nics: [("eth1".to_owned(), state)].into(), host: host() };
+    let back = |item, value| undo_rank(&Setting::of("eth1", item), &value, &observed);
+    assert!(back(wait, Value::Number(50)) < back(adaptive, Value::Switch(true)));
+}
+
+#[test]
 fn rules_go_to_free_places_unless_they_are_there() {
     let mut state = rich("tun", 2, &[0, 1]);
     let body = "steer = [{ to = \"192.0.2.1\", queue = 1 }, { to = \"192.0.2.2\", queue = 1 }]";
@@ -222,21 +225,30 @@ fn polling_contexts_are_set_each_if_that_is_wanted() {
 #[test]
 fn what_is_not_there_is_refused_or_skipped() {
     let state = rich("tun", 2, &[0, 1]);
-    for (body, told) in [
-        ("ring_tx = 512", "line 3, nic[0].ring_tx: eth1 has no setting ring.tx"),
-        ("ring_rx = 8192", "line 3, nic[0].ring_rx: eth1: ring.rx can be 4096 at most, not 8192"),
+    for (body, key, told) in [
+        ("ring_tx = 512", "ring_tx", "line 3, nic[0].ring_tx: eth1 has no setting ring.tx"),
+        ("ring_rx = 8192", "ring_rx", "line 3, nic[0].ring_rx: eth1: ring.rx can be 4096 at most, not 8192"),
         (
             "features = { rx-all = true }",
+            "features",
             "line 3, nic[0].features.rx-all: eth1 has no setting feature.rx-all",
         ),
         (
-            "[host.sysctl]\n\"net.core.y\" = 1",
+            "[host]\nsysctl = { \"net.core.y\" = 1 }",
+            "net.core.y",
             "line 4, host.sysctl.\"net.core.y\": this machine has no setting sysctl.net.core.y",
         ),
-        ("[host]\nhuge_pages = 1", "line 4, host.huge_pages: this machine has no setting huge-pages.2048kB"),
+        (
+            "[host]\nhuge_pages = 1",
+            "huge_pages",
+            "line 4, host.huge_pages: this machine has no setting huge-pages.2048kB",
+        ),
     ] {
         let refused = planned(&state, body).unwrap_err().to_string();
-        assert!(refused.starts_with(&format!("{told}; take the key out, or add optional = [")), "{refused}");
+        let remedy = format!("take the key out, or add optional = [\"{key}\"] to go without");
+        assert_eq!(refused, format!("{told}; {remedy}"));
+        let without = format!("{body}\noptional = [\"{key}\"]");
+        assert_eq!(steps(&state, &without), [""; 0], "{without}");
     }
     let plan = planned(&state, "ring_tx = 512\noptional = [\"ring_tx\"]").unwrap();
     assert_eq!(plan.steps, []);

@@ -211,7 +211,8 @@ fn far_from_memory(state: &NicState, cpus: &Cpus, want: &Want<Vec<u32>>) -> Opti
 /// does not exist is not told, and a refusal is no error.
 fn defaults(draft: &mut Draft<'_>, state: &NicState, desired: &DesiredNic) {
     let driver = state.nic.driver.as_deref();
-    let origin = Origin { text: format!("profile {}", driver.unwrap_or("of any driver")), optional: true };
+    let text = format!("profile {}", driver.unwrap_or("of any driver"));
+    let origin = Origin { text, key: String::new(), optional: true };
     let off = profile::of(driver).map(|profile| profile.off.clone()).unwrap_or_default();
     let features =
         off.into_iter().map(|name| (Item::Feature(name), "XDP is to see frames as they came from the wire"));
