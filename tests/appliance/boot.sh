@@ -14,7 +14,9 @@ cd "$(dirname "$0")"
 
 nics=()
 for number in 0 1 2; do
-    nics+=(-netdev "hubport,hubid=1,id=n$number" -device "igb,netdev=n$number,mac=52:54:00:00:00:1$number,romfile=")
+    # Its virtual functions need the places beside it, so each has a port of its own.
+    nics+=(-device "pcie-root-port,id=port$number,chassis=$((number + 1))" -netdev "hubport,hubid=1,id=n$number")
+    nics+=(-device "igb,bus=port$number,netdev=n$number,mac=52:54:00:00:00:1$number,romfile=")
 done
 
 # The QEMU was unpacked, so it is told where its files are; firmware that its packages lack is this Debian's.

@@ -22,7 +22,7 @@ root=$work/root
 copy_modules() {
     local to=$root/usr/lib/modules/$version part
     mkdir -p "$to/kernel/drivers"
-    for part in arch crypto fs lib net; do
+    for part in crypto fs lib net; do
         cp -r "$modules/kernel/$part" "$to/kernel/"
     done
     for part in net block i2c dca ptp pps virtio; do
