@@ -22,7 +22,7 @@ refused() { ! "$@" >/dev/null 2>&1; }
 wait_for() {
     local until=$((SECONDS + 60))
     until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $until ] || { "$@"; return 1; }
+        [ "$SECONDS" -lt "$until" ] || { "$@"; return 1; }
         read -rt 0.3 <> <(:) || true
     done
 }
