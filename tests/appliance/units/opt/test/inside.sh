@@ -95,7 +95,22 @@ reloads() {
     check "a wrong configuration fails the reload" refused systemctl reload shunt-controlplane
     sed -i '$d' /etc/shunt/shunt.toml
     check "a right one does not" systemctl reload shunt-controlplane
+    install -m 0600 /dev/null /etc/shunt/kubeconfig
+    check "systemctl reload with a new kubeconfig" systemctl reload shunt-controlplane
+    check "the new kubeconfig is its to read" test "$(stat -c '%U %G %a' /etc/shunt/kubeconfig)" = "root shunt-controlplane 640"
     check "a request is answered" fetch
+}
+
+# libxdp asks the kernel for other things than Shunt's own rings do.
+other_rings() {
+    sed -i '1i [dataplane]\nrings = "xsk-rs"' /etc/shunt/shunt.toml
+    check "a reload takes other rings" systemctl reload shunt-controlplane
+    check "the dataplane starts again" systemctl restart shunt-dataplane
+    check "lbctl status is healthy" wait_for lbctl status
+    says "status" lbctl status
+    check "a request is answered" wait_for fetch
+    sed -i 1,2d /etc/shunt/shunt.toml
+    check "a reload takes them back" systemctl reload shunt-controlplane
 }
 
 crashes() {
@@ -149,6 +164,7 @@ wire
 starts
 restrictions
 reloads
+other_rings
 crashes
 stops
 check "and starts again" systemctl start shunt.target
