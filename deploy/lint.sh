@@ -27,9 +27,13 @@ step "shellcheck"
 if command -v shellcheck >/dev/null; then
     shellcheck deploy/*.sh deploy/kubernetes/node/*.sh .ci/run
     shellcheck -x --source-path=tests/cluster tests/cluster/*.sh
+    shellcheck -x --source-path=tests/appliance tests/appliance/*.sh tests/appliance/units/opt/test/*.sh deploy/systemd/*.sh
 else
     echo "SKIPPED: shellcheck is not installed (apt-get install shellcheck)"
 fi
+
+step "systemd units"
+deploy/systemd/test.sh
 
 step "cargo deny"
 if ! command -v cargo-deny >/dev/null; then

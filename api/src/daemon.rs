@@ -2,6 +2,7 @@
 //! of it.
 
 mod listen;
+mod pulse;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use axum::extract::connect_info::Connected;
 use axum::http::StatusCode;
 use axum::serve::IncomingStream;
 pub use listen::{ListenError, SocketFile, listen};
+pub use pulse::{Pulse, beat_for_ever};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};

@@ -115,6 +115,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         () = control.follow_checks(results) => Ok(()),
         () = control.follow_steps() => Ok(()),
         () = keeping => Ok(()),
+        () = daemon::beat_for_ever() => Ok(()),
         () = dataplane::keep_in_agreement(Client::dataplane(&arguments.dataplane_socket), &control, &standings) => Ok(()),
         name = stop => {
             tracing::info!("{name}: stopping; the dataplane forwards on");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shunt_api::counters::DropReason;
+use shunt_api::daemon::Pulse;
 use shunt_api::snapshot::{Ack, DataplaneSettings, Rejected, Snapshot};
 use shunt_api::status::{DataplaneStatus, Stats};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -140,6 +141,7 @@ impl Control {
     ) -> Result<(), ProgramError> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pulse = Pulse::of_environment();
         tokio::pin!(stop);
         loop {
             tokio::select! {
@@ -147,7 +149,10 @@ impl Control {
                 Some(command) = commands.recv() => self.obey(command).await,
                 Ok(()) = self.hops.changed() => self.publish_hops(),
                 Ok(()) = self.links.changed() => self.publish_hops(),
-                _ = ticks.tick() => self.tick().await,
+                _ = ticks.tick() => {
+                    self.tick().await;
+                    pulse.beat(std::time::Instant::now());
+                }
             }
         }
     }

@@ -271,7 +271,7 @@ async fn count_queues(nics: &[Nic]) -> Result<Vec<(String, u32)>, EngineError> {
 }
 
 fn ifindex(nic: &str) -> Result<u32, EngineError> {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None);
     let index = socket.and_then(|socket| netdevice::name_to_index(socket, nic));
     index.map_err(|error| match error {
         Errno::NODEV => EngineError::NoSuchNic { nic: nic.to_owned() },
