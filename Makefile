@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check bench gate fuzz lint clean bootstrap build measure end-to-end loom miri test-cluster e2e
-.PHONY: cluster e2e-baseline unit beside
+.PHONY: cluster e2e-baseline unit beside package test-package
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ e2e: build ## the Helm chart against kustomize, then all of upstream's LoadBalan
 cluster: build ## a real Kubernetes with Shunt in namespaces of its own, for you to try (NODES=3 FAMILIES=46; see tests/cluster/README.md)
 	@tests/cluster/cluster.sh
 
+package: bootstrap ## the Debian package, into target/debian
+	@deploy/package.sh
+
+test-package: bootstrap ## the Debian package in a fresh Debian: install, start, upgrade, remove, purge; lintian
+	@tests/package/test.sh
+
 e2e-baseline: ## upstream's LoadBalancer specs with the reference provider, to compare with; about 40 minutes
 	@tests/cluster/e2e.sh baseline
 
@@ -58,8 +64,9 @@ clean: ## remove what was built and what an interrupted run left behind
 bootstrap:
 	@deploy/bootstrap.sh
 
+# But for the one that writes manual pages, whose linking would take longest.
 build: bootstrap ## the programs, into target/release
-	@cargo build --release --locked --workspace --bins
+	@cargo build --release --locked --workspace --exclude shunt-manual --bins
 
 # What must hold while floods come and configurations change, at the sizes it is promised for.
 measure: build

@@ -3,8 +3,9 @@
 # like: it says nothing when nothing is missing. It never starts a service: tests and benchmarks run nginx, haproxy and
 # BIRD themselves.
 #
-#   deploy/bootstrap.sh            what everything but tests/cluster needs
-#   deploy/bootstrap.sh cluster    what that needs besides
+#   deploy/bootstrap.sh            what everything but tests/cluster and tests/package needs
+#   deploy/bootstrap.sh cluster    what tests/cluster needs besides
+#   deploy/bootstrap.sh package    what tests/package needs besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +18,8 @@ compare="haproxy libnginx-mod-stream nftables valgrind"
 # What nodes of a Kubernetes cluster run, and what makes the images of their containers.
 cluster="containerd runc containernetworking-plugins conntrack iptables nftables mmdebstrap openssl python3 python3-yaml"
 cluster+=" iproute2 ethtool curl procps"
+# What looks at a Debian package, and what makes a Debian to install it in.
+package="lintian mmdebstrap man-db busybox-static iproute2 ethtool curl"
 
 fail() {
     echo "bootstrap: $*" >&2
@@ -118,5 +121,6 @@ case ${1:-} in
         install_rust
         ;;
     cluster) install_packages $cluster ;;
-    *) fail "$1: give nothing, or cluster" ;;
+    package) install_packages $package ;;
+    *) fail "$1: give nothing, cluster or package" ;;
 esac

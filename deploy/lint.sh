@@ -25,7 +25,7 @@ fi
 
 step "shellcheck"
 if command -v shellcheck >/dev/null; then
-    shellcheck deploy/*.sh deploy/kubernetes/node/*.sh .ci/run
+    shellcheck deploy/*.sh deploy/debian/scripts/* deploy/kubernetes/node/*.sh tests/package/*.sh .ci/run
     shellcheck -x --source-path=tests/cluster tests/cluster/*.sh
     shellcheck -x --source-path=tests/appliance tests/appliance/*.sh tests/appliance/units/opt/test/*.sh deploy/systemd/*.sh
 else

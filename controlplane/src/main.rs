@@ -18,7 +18,6 @@ mod state;
 mod until;
 mod view;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +25,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use shunt_api::client::Client;
 use shunt_api::daemon;
-use shunt_api::{CONFIG_FILE, CONTROLPLANE_SOCKET, DATAPLANE_SOCKET};
+use shunt_controlplane::Arguments;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -38,33 +37,6 @@ use kubernetes::Providers;
 use kubernetes::election::identity::identity;
 use memory::Memory;
 use source::file::{self, ConfigFile};
-
-/// Decides what Shunt's dataplane should do: reads the configuration file, sends the dataplane what follows
-/// from it, and sends it again whenever either of the two restarts.
-///
-/// The file is read again when it changes, on SIGHUP and on `lbctl reload`. A file that is wrong is refused
-/// with its line, and what was served before still is. Stopping this program stops no forwarding; what it announces is
-/// withdrawn.
-#[derive(Parser)]
-#[command(version, max_term_width = 100)]
-struct Arguments {
-    /// Configuration file; `lbctl validate FILE` checks one without using it
-    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
-    config: PathBuf,
-    /// Unix socket to answer lbctl on (mode 0660)
-    #[arg(long, value_name = "PATH", env = "SHUNT_CONTROLPLANE_SOCKET", default_value = CONTROLPLANE_SOCKET)]
-    socket: PathBuf,
-    /// Unix socket of the dataplane
-    #[arg(long, value_name = "PATH", env = "SHUNT_DATAPLANE_SOCKET", default_value = DATAPLANE_SOCKET)]
-    dataplane_socket: PathBuf,
-    /// Directory for what must outlive a restart: who is down or drained, what clusters want, who this box is to other
-    /// boxes, and the fleet key, unless the configuration names one
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/shunt")]
-    state_dir: PathBuf,
-    /// What to log: error, warn, info, debug, trace, or filters such as `info,hyper=debug`
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
-    log_level: String,
-}
 
 fn main() -> ExitCode {
     daemon::end("shunt-controlplane", start(Arguments::parse()))

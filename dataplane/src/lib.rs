@@ -2,8 +2,9 @@
 //! program `shunt-dataplane`.
 //!
 //! `packet flow maglev conntrack memo index fragments nat table forward rewrite reply` are pure: no I/O, no clock, no log.
-//! `port worker` move frames. `program neighbor probe queues engine control http huge_pages` run on the control thread.
+//! `port worker` move frames. `arguments` is the command line. `program neighbor probe queues engine control http huge_pages` run on the control thread.
 
+pub mod arguments;
 pub mod clock;
 pub mod conntrack;
 pub mod control;

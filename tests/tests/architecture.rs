@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Crates of ours that each crate may depend on; tests, benches and fuzz may use all.
+/// Crates of ours that each crate may depend on; tests, benches, fuzz and deploy/debian may use all.
 const MAY_DEPEND_ON: [(&str, &[&str]); 5] = [
     ("api", &[]),
     ("dataplane", &["shunt-api"]),
