@@ -116,9 +116,14 @@ impl Client {
         self.request(Method::PUT, path, body.into()).await
     }
 
-    /// `POST path` without a body.
-    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.request(Method::POST, path, Bytes::new()).await
+    /// `POST path` with a JSON body.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|source| self.malformed(source))?;
+        self.request(Method::POST, path, body.into()).await
     }
 
     async fn request<T: DeserializeOwned>(

@@ -11,6 +11,7 @@ pub mod config;
 pub mod counters;
 #[cfg(feature = "daemon")]
 pub mod daemon;
+pub mod explain;
 pub mod file;
 pub mod mac;
 pub mod snapshot;

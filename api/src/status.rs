@@ -2,12 +2,13 @@
 //!
 //! Dataplane socket: `GET /v1/status` → [`DataplaneStatus`], `GET /v1/stats` → [`Stats`],
 //! `GET /v1/flows?…` ([`FlowFilter`]) → [`Flows`], `GET /v1/flows/count?…` → [`FlowCount`],
+//! `POST /v1/explain` (see [`crate::explain`]),
 //! `PUT /v1/snapshot` → [`crate::snapshot::Ack`] or 422 with [`crate::snapshot::Rejected`].
 //!
 //! Control-plane socket: `GET /v1/status` → [`ControlStatus`], `GET /v1/services` → list of [`ServiceView`],
 //! `GET /v1/backends` → list of [`BackendView`], `GET /v1/events` → list of [`Event`], the oldest first,
 //! `PUT /v1/drain` with [`DrainRequest`] → list of [`BackendView`] or 404 with the reason in text,
-//! `POST /v1/reload` → [`Reloaded`] or 422 with [`ConfigProblem`].
+//! `POST /v1/reload` → [`Reloaded`] or 422 with [`ConfigProblem`], `POST /v1/explain` (see [`crate::explain`]).
 
 mod cluster;
 mod health;

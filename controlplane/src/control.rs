@@ -287,16 +287,8 @@ impl Control {
             tracing::info!("waiting for what the clusters want; what is served stays");
             return false;
         }
-        let added = model.wants.merged();
-        let (extended, left_out) = config.extended(&added.pools, &added.services);
         let warnings = config.warnings().to_vec();
-        let (config, snapshot) = match added.services.is_empty() {
-            true => (config, snapshot),
-            false => {
-                let whole = compile(&extended, snapshot.fleet_key);
-                (Arc::new(extended), whole)
-            }
-        };
+        let (config, snapshot, left_out) = with_clusters(model, config, snapshot);
         self.tell_left_out(left_out);
         let changed = model.roster.load(config, snapshot);
         self.runner.set_never_from(model.roster.own_addresses());
@@ -344,6 +336,22 @@ impl Control {
                 () = until(next) => self.rebalance(&mut self.model()),
             }
         }
+    }
+
+    /// What would be balanced over, and the backends with it: by another file, or with backends down of these names or
+    /// addresses. The error says what is wrong with that.
+    pub fn suppose(&self, file: Option<Config>, down: &[String]) -> Result<(Roster, Snapshot), String> {
+        let model = self.model();
+        let unconfigured = "there is no configuration yet; lbctl status says why";
+        let in_force = model.file.as_ref().ok_or(unconfigured)?;
+        let other = file.map(|config| {
+            let snapshot = compile(&config, in_force.snapshot.fleet_key);
+            let (config, whole, _) = with_clusters(&model, Arc::new(config), snapshot);
+            (config, whole)
+        });
+        let supposed = model.roster.supposing(other, down, Instant::now()).ok_or(unconfigured)?;
+        let (roster, snapshot) = supposed?;
+        Ok((roster, Snapshot { generation: model.state.generation(), ..snapshot }))
     }
 
     /// Reads something from the model.
@@ -436,6 +444,21 @@ impl Control {
     fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A configuration and its snapshot with what clusters want, and what of that is left out.
+fn with_clusters(
+    model: &Model,
+    config: Arc<Config>,
+    snapshot: Snapshot,
+) -> (Arc<Config>, Snapshot, Vec<LeftOut>) {
+    let added = model.wants.merged();
+    let (extended, left_out) = config.extended(&added.pools, &added.services);
+    if added.services.is_empty() {
+        return (config, snapshot, left_out);
+    }
+    let whole = compile(&extended, snapshot.fleet_key);
+    (Arc::new(extended), whole, left_out)
 }
 
 fn clusters(config: &Config) -> Clusters {

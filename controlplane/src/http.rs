@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use shunt_api::client::Client;
 use shunt_api::daemon::{self, Peer};
+use shunt_api::explain::ExplainRequest;
 use shunt_api::status::{BackendView, ControlStatus, DrainRequest, Event, Reloaded, ServiceView};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +24,9 @@ use crate::view::{self, Now};
 /// Longest a request waits for the dataplane's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Largest question: a supposed configuration file goes with it.
+const MAX_QUESTION_BYTES: usize = 64 << 20;
+
 /// What the handlers need.
 #[derive(Clone)]
 pub struct Context {
@@ -33,6 +38,8 @@ pub struct Context {
     pub reload: mpsc::Sender<ReloadRequest>,
     /// Shown in the status.
     pub config_file: Arc<str>,
+    /// Where to ask what becomes of packets.
+    pub dataplane: Client,
     /// When the program started.
     pub started: Instant,
 }
@@ -46,8 +53,9 @@ pub async fn serve(listener: UnixListener, context: Context) -> std::io::Result<
         .route("/v1/events", get(events))
         .route("/v1/drain", put(drain))
         .route("/v1/reload", post(reload))
+        .route("/v1/explain", post(explain).layer(DefaultBodyLimit::max(MAX_QUESTION_BYTES)))
         .with_state(context);
-    let paths = "GET /v1/status, /v1/services, /v1/backends or /v1/events, PUT /v1/drain or POST /v1/reload";
+    let paths = "GET /v1/status, /v1/services, /v1/backends or /v1/events, PUT /v1/drain, POST /v1/reload or /v1/explain";
     daemon::serve(listener, router, paths).await
 }
 
@@ -93,6 +101,13 @@ async fn drain(
             Json(views.map(|(_, backend)| backend).collect::<Vec<_>>()).into_response()
         }
         Err(reason) => (StatusCode::NOT_FOUND, reason).into_response(),
+    }
+}
+
+async fn explain(State(context): State<Context>, Json(request): Json<ExplainRequest>) -> Response {
+    match crate::explain::explain(request, &context.control, &context.dataplane).await {
+        Ok(explanation) => Json(explanation).into_response(),
+        Err(reason) => (StatusCode::UNPROCESSABLE_ENTITY, reason).into_response(),
     }
 }
 

@@ -6,6 +6,7 @@ mod balance;
 mod checksum;
 mod control;
 mod dataplane;
+mod explain;
 mod fleet_key;
 mod health;
 mod http;
@@ -37,6 +38,9 @@ use kubernetes::Providers;
 use kubernetes::election::identity::identity;
 use memory::Memory;
 use source::file::{self, ConfigFile};
+
+/// A supposed snapshot is compiled first.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     daemon::end("shunt-controlplane", start(Arguments::parse()))
@@ -75,6 +79,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         control: Arc::clone(&control),
         announcing: standings.clone(),
         reload,
+        dataplane: Client::dataplane(&arguments.dataplane_socket).with_timeout(EXPLAIN_TIMEOUT),
         config_file: arguments.config.display().to_string().into(),
         started: Instant::now(),
     };

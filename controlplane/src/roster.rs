@@ -23,7 +23,7 @@ use shunt_api::status::DrainRequest;
 use tracing::Level;
 
 use crate::balance::{Condition, balanced, forsaken};
-use crate::health::{HealthEvent, Watch, Way, next_step};
+use crate::health::{Health, HealthEvent, Watch, Way, next_step};
 use crate::journal::Happening;
 use numbers::Numbers;
 use standing::Known;
@@ -50,7 +50,7 @@ pub struct Memory {
 }
 
 /// The backends and how they are.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Roster {
     /// `None` before the first good configuration.
     configured: Option<Configured>,
@@ -68,7 +68,7 @@ pub struct Roster {
     untold: Vec<Happening>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Configured {
     config: Arc<Config>,
     /// As if all were up, with the ways of probes; generation 0.
@@ -154,13 +154,9 @@ impl Roster {
 
     /// Drains the backends of a name or address, or ends that. The error says that there is none.
     pub fn set_drained(&mut self, request: &DrainRequest) -> Result<(), String> {
-        let (backend, pool) = (&request.backend, request.pool.as_deref());
         let places = self.find(request);
         if places.is_empty() {
-            let of_pool = pool.map_or(String::new(), |pool| format!(" of pool `{pool}`"));
-            return Err(format!(
-                "there is no backend{of_pool} of name or address `{backend}`; `lbctl get backends` lists them"
-            ));
+            return Err(no_such_backend(request));
         }
         for (pool, backend) in &places {
             let member = self.member(*pool, *backend);
@@ -182,13 +178,52 @@ impl Roster {
         let mut happenings = std::mem::take(&mut self.untold);
         happenings.extend(changes::of_backends(config, &self.standings, &standings));
         self.standings = standings;
-        let of_pool = |pool: &Vec<Standing>| pool.iter().map(|standing| standing.condition(now)).collect();
-        let conditions: Vec<Vec<Condition>> = self.standings.iter().map(of_pool).collect();
+        let conditions = self.conditions(now);
         let forsaken = forsaken(config, &conditions);
         happenings.extend(changes::of_services(&self.forsaken, &forsaken));
         self.forsaken = forsaken.into_iter().map(|service| service.name.clone()).collect();
         let snapshot = balanced(config, &configured.whole, &conditions);
         Some(Balance { snapshot, happenings })
+    }
+
+    /// To balance over, as all backends stand.
+    fn snapshot(&self, now: Instant) -> Option<Snapshot> {
+        let configured = self.configured.as_ref()?;
+        Some(balanced(&configured.config, &configured.whole, &self.conditions(now)))
+    }
+
+    fn conditions(&self, now: Instant) -> Vec<Vec<Condition>> {
+        let of_pool = |pool: &Vec<Standing>| pool.iter().map(|standing| standing.condition(now)).collect();
+        self.standings.iter().map(of_pool).collect()
+    }
+
+    /// As it would be by another configuration, or with backends down of these names or addresses; and what would be
+    /// balanced over. The error says that there is no such backend. `None` before the first configuration.
+    pub fn supposing(
+        &self,
+        other: Option<(Arc<Config>, Snapshot)>,
+        down: &[String],
+        now: Instant,
+    ) -> Option<Result<(Self, Snapshot), String>> {
+        let mut supposed = self.clone();
+        if let Some((config, whole)) = other {
+            supposed.load(config, whole);
+        }
+        supposed.standings = supposed.judged()?;
+        for backend in down {
+            let request = DrainRequest { backend: backend.clone(), ..DrainRequest::default() };
+            let places = supposed.find(&request);
+            if places.is_empty() {
+                return Some(Err(no_such_backend(&request)));
+            }
+            for (pool, backend) in places {
+                let reason = Some("as supposed".to_owned());
+                supposed.standings[pool][backend] =
+                    Standing { health: Health::Down, down: true, reason, ..Standing::default() };
+            }
+        }
+        let snapshot = supposed.snapshot(now)?;
+        Some(Ok((supposed, snapshot)))
     }
 
     /// When to balance again although nothing happens: the next step of a slow start.
@@ -357,6 +392,14 @@ impl Member {
         let pool = &config.pools[pool];
         Self { pool: pool.name.clone(), backend: pool.backends[backend].address }
     }
+}
+
+fn no_such_backend(request: &DrainRequest) -> String {
+    let of_pool = request.pool.as_ref().map_or(String::new(), |pool| format!(" of pool `{pool}`"));
+    format!(
+        "there is no backend{of_pool} of name or address `{}`; `lbctl get backends` lists them",
+        request.backend
+    )
 }
 
 /// Every backend of every pool.

@@ -17,7 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::clock::Clock;
 use crate::cores;
-use crate::engine::{self, Engine, Plan};
+use crate::engine::{self, Engine, EngineNic, Plan};
+use crate::explain;
 use crate::forward::FlowTables;
 use crate::huge_pages::HugePages;
 use crate::limits::{HOPS_PATIENCE, SWEEP_PERIOD, TICK};
@@ -50,6 +51,8 @@ pub enum Command {
     Stats(oneshot::Sender<Stats>),
     /// What is needed to list flows, which the asker does on a thread of its own.
     Flows(oneshot::Sender<Option<FlowSource>>),
+    /// Likewise to explain what becomes of a packet.
+    Explain(oneshot::Sender<Option<explain::source::Source>>),
 }
 
 /// The flow tables and what explains their entries.
@@ -172,6 +175,7 @@ impl Control {
             }
             Command::Stats(answer) => drop(answer.send(report::stats(self))),
             Command::Flows(answer) => drop(answer.send(self.flow_source())),
+            Command::Explain(answer) => drop(answer.send(self.explain_source())),
         }
     }
 
@@ -356,6 +360,22 @@ impl Control {
         Some(FlowSource {
             shared: engine.shared.clone(),
             forwarding: engine.forwarding(),
+            now: self.clock.now(),
+        })
+    }
+
+    fn explain_source(&self) -> Option<explain::source::Source> {
+        let engine = self.engine.as_ref()?;
+        let nic = |nic: &EngineNic| (nic.configured.name.clone(), nic.ifindex);
+        Some(explain::source::Source {
+            forwarding: engine.forwarding(),
+            flows: engine.shared.flows.clone(),
+            compiler: self.compiler.clone(),
+            hops: self.hops.borrow().clone(),
+            links: self.links.borrow().clone(),
+            nics: engine.nics.iter().map(nic).collect(),
+            path_mtus: self.path_mtus.clone(),
+            mtu_limit: engine.mtu_limit(),
             now: self.clock.now(),
         })
     }

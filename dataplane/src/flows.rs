@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 
 use shunt_api::status::{FlowCount, FlowFilter, FlowView, Flows};
 
-use crate::conntrack::{FlowTable, Hit, State};
+use crate::conntrack::{FlowTable, Hit, Seconds, State};
 use crate::control::FlowSource;
 use crate::flow::{FlowKey, FlowKey4, FlowKey6, Tuple};
 use crate::limits::MAX_FLOWS_LISTED;
 use crate::memo::Memo;
+use crate::table::Table;
 
 const DEFAULT_LIMIT: usize = 1000;
 
@@ -20,7 +21,7 @@ pub fn list(source: &FlowSource, filter: &FlowFilter) -> Flows {
     walk(source, filter, |key, hit| {
         flows.truncated = flows.flows.len() == limit;
         if !flows.truncated {
-            flows.flows.push(view(source, key, hit));
+            flows.flows.push(view(&source.forwarding.table, source.now, key, hit));
         }
         if flows.truncated { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -76,10 +77,10 @@ fn walk_table<const K: usize>(
     })
 }
 
-fn view(source: &FlowSource, key: FlowKey, hit: Hit<1>) -> FlowView {
-    let table = &source.forwarding.table;
+/// An entry for people, by the table in force.
+pub fn view(table: &Table, now: Seconds, key: FlowKey, hit: Hit<1>) -> FlowView {
     let state = hit.control.state();
-    let idle_s = hit.control.idle_s(source.now);
+    let idle_s = hit.control.idle_s(now);
     let nat = table.nat.as_ref();
     FlowView {
         client: key.client(),
@@ -110,7 +111,6 @@ mod tests {
     use shunt_api::snapshot::Mode::Dr;
 
     use super::*;
-    use crate::conntrack::Seconds;
     use crate::forward::FlowTables;
     use crate::table::Forwarding;
     use crate::testing::{decided, parsed, snapshot, table, tcp};

@@ -19,6 +19,7 @@ use crate::packet::{Content, Packet};
 use crate::port::NicIndex;
 use crate::table::{Owned, Table};
 use lookup::Lookup;
+pub use lookup::{Known, Stale};
 
 /// What is remembered of flows. Translated ones are in the table's [`crate::nat::Nat`] besides.
 pub struct FlowTables {
@@ -252,6 +253,21 @@ fn segment(packet: &Packet, context: Context<'_>) -> Decision {
     }
 }
 
+/// What a packet to listener `index` is decided by; changes nothing.
+pub fn known(packet: &Packet, context: Context<'_>, index: u32) -> Known {
+    let nat = context.table.nat.as_ref();
+    match packet.flow {
+        FlowKey::V4(flow) => {
+            let nat = nat.map(|nat| (nat, &nat.tables.v4));
+            Lookup::new(packet, context, index, flow, &context.flows.v4, nat).known()
+        }
+        FlowKey::V6(flow) => {
+            let nat = nat.map(|nat| (nat, &nat.tables.v6));
+            Lookup::new(packet, context, index, flow, &context.flows.v6, nat).known()
+        }
+    }
+}
+
 fn first_fragment(packet: &Packet, id: u32, context: Context<'_>) -> Decision {
     let decision = segment(packet, context);
     if decision.goes_on() {
@@ -287,14 +303,17 @@ fn unlisted(packet: &Packet, context: Context<'_>) -> Decision {
             None => UnlistedPorts::Reject,
         },
     };
+    Decision::only(refusal(packet, policy))
+}
+
+/// What a packet to an address of ours gets where nobody listens.
+pub fn refusal(packet: &Packet, policy: UnlistedPorts) -> Verdict {
     match (policy, packet.content, packet.flow.protocol()) {
         (UnlistedPorts::Reject, Content::Whole, Protocol::Tcp) if packet.tcp_flags & RST == 0 => {
-            Decision::only(Verdict::Reply(Reply::Reset))
+            Verdict::Reply(Reply::Reset)
         }
-        (UnlistedPorts::Reject, Content::Whole, Protocol::Udp) => {
-            Decision::only(Verdict::Reply(Reply::Unreachable))
-        }
-        _ => Decision::drop(DropReason::UnlistedPort),
+        (UnlistedPorts::Reject, Content::Whole, Protocol::Udp) => Verdict::Reply(Reply::Unreachable),
+        _ => Verdict::Drop(DropReason::UnlistedPort),
     }
 }
 

@@ -5,10 +5,11 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Serialize;
 use shunt_api::daemon::{self, Peer};
+use shunt_api::explain::Asked;
 use shunt_api::snapshot::{Rejected, Snapshot};
 use shunt_api::status::FlowFilter;
 use tokio::net::UnixListener;
@@ -27,13 +28,14 @@ pub async fn serve(listener: UnixListener, commands: Commands) -> std::io::Resul
         .route("/v1/stats", get(stats))
         .route("/v1/flows", get(list_flows))
         .route("/v1/flows/count", get(count_flows))
+        .route("/v1/explain", post(explain))
         .route("/v1/snapshot", put(apply))
         .layer(DefaultBodyLimit::max(MAX_SNAPSHOT_BYTES))
         .with_state(commands);
     daemon::serve(
         listener,
         router,
-        "GET /v1/status, /v1/stats, /v1/flows or /v1/flows/count, or PUT /v1/snapshot",
+        "GET /v1/status, /v1/stats, /v1/flows or /v1/flows/count, POST /v1/explain or PUT /v1/snapshot",
     )
     .await
 }
@@ -64,6 +66,21 @@ async fn of_flows<T: Default + Serialize + Send + 'static>(
         Some(None) => Some(T::default()),
         None => None,
     })
+}
+
+async fn explain(State(commands): State<Commands>, Json(asked): Json<Asked>) -> Response {
+    let refused = |why: String| (StatusCode::UNPROCESSABLE_ENTITY, why).into_response();
+    match ask(&commands, Command::Explain).await {
+        Some(Some(source)) => match tokio::task::spawn_blocking(move || source.answer(&asked)).await {
+            Ok(Ok(explanation)) => Json(explanation).into_response(),
+            Ok(Err(why)) => refused(why),
+            Err(_) => answer::<()>(None),
+        },
+        Some(None) => {
+            refused("the dataplane has no configuration yet, or waits for a NIC; see lbctl status".to_owned())
+        }
+        None => answer::<()>(None),
+    }
 }
 
 async fn apply(

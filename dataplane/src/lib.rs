@@ -10,6 +10,7 @@ pub mod conntrack;
 pub mod control;
 pub mod cores;
 pub mod engine;
+pub mod explain;
 pub mod flow;
 pub mod flows;
 pub mod forward;

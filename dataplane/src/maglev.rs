@@ -68,6 +68,12 @@ impl Maglev {
         (size > 0).then(|| self.slots[(flow_hash % size) as usize])
     }
 
+    /// The slot of such a flow, and how many there are; `None` if no backend takes new flows.
+    pub fn slot(&self, flow_hash: u64) -> Option<(u32, u32)> {
+        let size = self.slots.len() as u64;
+        (size > 0).then(|| ((flow_hash % size) as u32, size as u32))
+    }
+
     /// All slots in order.
     pub fn slots(&self) -> &[u16] {
         &self.slots

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::limits::{PATH_MTU_AGE, PATH_MTU_MIN_V4, PATH_MTU_MIN_V6};
 
 /// The least MTU heard of for each backend, and when it was last heard.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PathMtus(BTreeMap<IpAddr, (u32, Instant)>);
 
 impl PathMtus {

@@ -20,6 +20,7 @@ use crate::port::NicIndex;
 use crate::port::xsk;
 use crate::probe;
 use crate::program::AttachedMode;
+use crate::rewrite::Link;
 use crate::table::Hop;
 
 /// Most backends named in the list of problems, which a person reads.
@@ -161,17 +162,22 @@ fn next_hops(control: &Control, engine: &Engine) -> Vec<NextHopStatus> {
 fn next_hop(control: &Control, engine: &Engine, address: IpAddr, hop: Hop, flows: u64) -> NextHopStatus {
     let (resolved, unresolved) = match hop {
         Hop::Open(hop) => {
-            let gateway = match control.hops.borrow().get(&address) {
-                Some(neighbor::Hop::Resolved(resolved)) => resolved.gateway,
-                _ => None,
-            };
-            let nic = engine.nics[usize::from(hop.nic.0)].configured.name.clone();
-            let (vlan, mac, mtu) = (hop.link.vlan.map(|tag| tag.id), hop.link.destination, hop.link.mtu);
-            (Some(ResolvedHop { nic, vlan, mac, gateway, mtu }), None)
+            let nic = &engine.nics[usize::from(hop.nic.0)].configured.name;
+            (Some(resolved(nic, &hop.link, control.hops.borrow().get(&address))), None)
         }
         Hop::Closed(reason) => (None, Some(reason.name().to_owned())),
     };
     NextHopStatus { address, resolved, unresolved, flows }
+}
+
+/// A way that is open, by the name of its NIC and what is known of the backend.
+pub fn resolved(nic: &str, link: &Link, hop: Option<&neighbor::Hop>) -> ResolvedHop {
+    let gateway = match hop {
+        Some(neighbor::Hop::Resolved(resolved)) => resolved.gateway,
+        _ => None,
+    };
+    let vlan = link.vlan.map(|tag| tag.id);
+    ResolvedHop { nic: nic.to_owned(), vlan, mac: link.destination, gateway, mtu: link.mtu }
 }
 
 type Hops<'a> = BTreeMap<IpAddr, &'a NextHopStatus>;

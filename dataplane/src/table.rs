@@ -238,6 +238,11 @@ pub struct Member {
 const NOT_A_MEMBER: u16 = u16::MAX;
 
 impl Listener {
+    /// Whether it lets in some clients only.
+    pub fn is_restricted(&self) -> bool {
+        self.sources.is_some()
+    }
+
     /// Whether a client may use the service.
     pub fn allows(&self, client: IpAddr) -> bool {
         self.sources.as_ref().is_none_or(|sources| sources.contains(client))
@@ -276,11 +281,20 @@ impl Table {
 
     /// The backend that Maglev alone chooses for a flow, or, with affinity, for all flows of its client.
     pub fn choose(&self, listener: &Listener, flow: &FlowKey) -> Option<u16> {
-        let hash = match listener.affinity {
+        self.pool(listener.pool).maglev.choose(self.slot_hash(listener, flow))
+    }
+
+    /// The slot of the Maglev table that a flow, or with affinity its client, falls into, and how many there are;
+    /// `None` if no backend takes new flows.
+    pub fn slot(&self, listener: &Listener, flow: &FlowKey) -> Option<(u32, u32)> {
+        self.pool(listener.pool).maglev.slot(self.slot_hash(listener, flow))
+    }
+
+    fn slot_hash(&self, listener: &Listener, flow: &FlowKey) -> u64 {
+        match listener.affinity {
             None => self.hasher.flow(flow),
             Some(_) => self.hasher.client(flow.client()),
-        };
-        self.pool(listener.pool).maglev.choose(hash)
+        }
     }
 
     /// The backend that tunnels from `source` to `backend` belong to, if there are any. The source is checked

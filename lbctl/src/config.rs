@@ -152,7 +152,7 @@ fn accepted(file: &Path, config: &Config, warnings: &[ConfigProblem], checks: &[
 
 /// Has the control plane read its file again.
 pub async fn reload(control: &Client, format: Format) -> anyhow::Result<Outcome> {
-    match control.post("/v1/reload").await {
+    match control.post("/v1/reload", &()).await {
         Ok(reloaded) => taken(&reloaded, format),
         Err(ClientError::Refused { status: 422, message }) => refused(message, format),
         Err(error) => Err(error.into()),

@@ -34,7 +34,8 @@ pub struct Filter {
     limit: Option<usize>,
 }
 
-fn protocol(text: &str) -> Result<Protocol, String> {
+/// `tcp` or `udp`.
+pub fn protocol(text: &str) -> Result<Protocol, String> {
     match text {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),

@@ -9,6 +9,7 @@
 mod config;
 mod drain;
 mod events;
+mod explain;
 mod flows;
 mod get;
 mod kubeconfig;
@@ -75,6 +76,14 @@ enum Command {
     #[command(after_help = "Examples:\n  lbctl flows --client 192.0.2.7\n  \
         lbctl flows --vip 203.0.113.10 --port 443 --protocol tcp --limit 20")]
     Flows(flows::Filter),
+    /// Say what becomes of a packet, and why: which service, flow, backend and way, or why none.
+    ///
+    /// Answers by the rules and tables that the workers go by, changes nothing and sends nothing. A `*` marks the rule
+    /// that decided. Exit code 0 if the packet goes on, 1 if not.
+    #[command(after_help = "Examples:\n  lbctl explain --src 192.0.2.7:40000 --dst 203.0.113.10:443\n  \
+        lbctl explain --src 192.0.2.7:40000 --dst 203.0.113.10:443 --down web1\n  \
+        lbctl explain --src 192.0.2.7:5353 --dst 203.0.113.10:53 --proto udp --config draft.toml")]
+    Explain(explain::Options),
     /// List what happened to backends, services and VIPs, and why.
     #[command(after_help = "Examples:\n  lbctl events --limit 20\n  lbctl events --follow")]
     Events(events::Options),
@@ -156,6 +165,7 @@ async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Get(what) => get::run(what, &control, &dataplane, format).await,
         Command::Stats(options) => stats::run(&options, &dataplane, format).await,
         Command::Flows(filter) => flows::run(filter, &dataplane, format).await,
+        Command::Explain(options) => explain::run(options, control, format).await,
         Command::Events(options) => events::run(&options, &control, format).await,
         Command::Drain(options) => drain::drain(options, &control, &dataplane, format).await,
         Command::Undrain(which) => drain::undrain(&which, &control, format).await,

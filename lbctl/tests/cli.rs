@@ -106,6 +106,7 @@ fn every_reading_command_has_a_table_and_a_json_form() {
         ("nics", "get nics"),
         ("stats", "stats"),
         ("flows", "flows"),
+        ("explain", "explain --src 192.0.2.7:40000 --dst 203.0.113.10:80"),
         ("events", "events"),
     ] {
         well.check(name, arguments);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use shunt_api::snapshot::{Mode, ProbeWay};
 
 /// Numbers given out. One is not given to another way soon: packets marked with it may still be on their way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Numbers {
     given: HashMap<(IpAddr, Mode), u16>,
     next: u16,

@@ -268,3 +268,37 @@ fn one_more_address_of_a_service_is_no_news_of_its_backends() {
     world.load(&config("slow_start = \"10s\",", more));
     world.check("a:10 b:1", "a:1 c:1", &[]);
 }
+
+#[test]
+fn what_is_supposed_changes_nothing() {
+    let pool = config("", "");
+    let mut world = World::new(&pool);
+    world.answer(2, Health::Down);
+    world.roster.balance(world.now);
+    let before = world.roster.clone();
+    let backends = |snapshot: &Snapshot| -> Vec<Vec<String>> {
+        let of = |pool: &shunt_api::snapshot::Pool| {
+            pool.backends.iter().map(|backend| backend.name.clone()).collect()
+        };
+        snapshot.pools.iter().map(of).collect()
+    };
+    let suppose = |other, down: &[&str]| {
+        let down: Vec<String> = down.iter().map(|&name| name.to_owned()).collect();
+        let supposed = world.roster.supposing(other, &down, world.now).unwrap();
+        supposed.map(|(_, snapshot)| backends(&snapshot))
+    };
+    assert_eq!(suppose(None, &[]).unwrap(), [vec!["a"], vec!["a", "c"]]);
+    assert_eq!(suppose(None, &["c"]).unwrap(), [vec!["a"], vec!["a"]]);
+    assert_eq!(
+        suppose(None, &["10.0.0.1"]).unwrap(),
+        [vec!["a", "b"], vec!["c"]],
+        "all are down: used all the same"
+    );
+    let error = suppose(None, &["d"]).unwrap_err();
+    assert_eq!(error, "there is no backend of name or address `d`; `lbctl get backends` lists them");
+    // What is known of a backend holds in another file.
+    let other = config("on_down = \"keep\",", "");
+    let whole = compile(&other, FleetKey([1; 16]));
+    assert_eq!(suppose(Some((other, whole)), &[]).unwrap(), [vec!["a", "b"], vec!["a", "c"]]);
+    assert_eq!(format!("{:?}", world.roster), format!("{before:?}"));
+}

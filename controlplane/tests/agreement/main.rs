@@ -204,7 +204,7 @@ async fn a_changed_file_is_taken_when_saved_on_sighup_and_on_request() {
     assert!(host.log().contains("SIGHUP"), "{}", host.log());
 
     host.configure(&config(4));
-    let reloaded: Reloaded = host.client().post("/v1/reload").await.unwrap();
+    let reloaded: Reloaded = host.client().post("/v1/reload", &()).await.unwrap();
     assert_eq!(weight(&dataplane), Some(4), "acknowledged before the answer");
     assert_eq!(reloaded.acknowledged, Some(reloaded.generation));
     assert_eq!((reloaded.changed, reloaded.restart_needed), (true, vec!["ring_size".to_owned()]));
@@ -212,7 +212,7 @@ async fn a_changed_file_is_taken_when_saved_on_sighup_and_on_request() {
     assert!(log.contains("reload requested") && log.contains("peer.uid="), "{log}");
 
     let count = dataplane.snapshots().len();
-    let again: Reloaded = host.client().post("/v1/reload").await.unwrap();
+    let again: Reloaded = host.client().post("/v1/reload", &()).await.unwrap();
     assert_eq!(
         (again.changed, again.generation, again.acknowledged),
         (false, reloaded.generation, reloaded.acknowledged)
@@ -278,7 +278,7 @@ async fn a_bad_file_changes_nothing_and_is_shown_until_it_is_mended() {
     assert_eq!((problem.line, problem.field.as_str()), (5, "pools.web.backends[0].weight"));
     assert_eq!((refused.generation, refused.acknowledged), (1, Some(1)));
 
-    let answer = host.client().post::<Reloaded>("/v1/reload").await.unwrap_err();
+    let answer = host.client().post::<Reloaded>("/v1/reload", &()).await.unwrap_err();
     let ClientError::Refused { status: 422, message } = answer else { panic!("{answer:?}") };
     assert_eq!(serde_json::from_str::<ConfigProblem>(&message).unwrap(), problem);
     assert_eq!(dataplane.snapshots().len(), 1);
@@ -315,7 +315,7 @@ async fn a_refused_snapshot_is_shown_and_the_next_is_taken() {
         status.dataplane_problem.as_ref().is_some_and(|problem| problem.contains("there is no NIC eth1"))
     };
     assert_eq!(host.status_where("refused", refused).await.acknowledged, None);
-    let reloaded: Reloaded = host.client().post("/v1/reload").await.unwrap();
+    let reloaded: Reloaded = host.client().post("/v1/reload", &()).await.unwrap();
     assert_eq!((reloaded.changed, reloaded.acknowledged), (false, None));
 
     dataplane.refuse(None);

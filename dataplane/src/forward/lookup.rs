@@ -33,6 +33,34 @@ struct Chosen {
     hit: Option<Hit<1>>,
 }
 
+/// What a packet to a service is decided by.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// The flow's entry.
+    pub entry: Option<Hit<1>>,
+    /// The member that it names, or why packets no longer go there.
+    pub named: Option<Result<u16, Stale>>,
+    /// The member that the client keeps, if the service has affinity.
+    pub kept: Option<u16>,
+    /// The member that Maglev chooses.
+    pub chosen: Option<u16>,
+    /// New ends of a flow that has a source already.
+    pub translation: Option<Translation>,
+    /// Of the flow, for the tunnel's entropy.
+    pub hash: u64,
+}
+
+/// Why packets of a flow do not go where its entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// No packet came for too long.
+    TimedOut,
+    /// The backend left the pool.
+    Gone,
+    /// The connection is over, this is a new one, and the backend takes none.
+    Leaves,
+}
+
 impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
     /// `index` is the listener's.
     pub fn new(
@@ -103,6 +131,21 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
         Some((member, Some(Translation { source, destination: outward.end }), places.hash))
     }
 
+    /// What there is to decide by; changes nothing.
+    pub fn known(&self) -> Known {
+        let key = self.flow.words();
+        let places = self.flows.places(&key);
+        let entry = self.flows.find(&key, places);
+        Known {
+            entry,
+            hash: places.hash,
+            named: entry.map(|hit| self.named(hit.control)),
+            kept: self.listener.affinity.and_then(|affinity| self.kept(affinity)),
+            chosen: self.context.table.choose(self.listener, &self.packet.flow),
+            translation: self.peek().and_then(|(_, translation, _)| translation),
+        }
+    }
+
     /// Follows the flow's entry, if it has one.
     fn find(&self, key: &[u64; K], places: Places) -> Option<Chosen> {
         let mut found = self.flows.find(key, places);
@@ -118,12 +161,9 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
 
     /// Goes where the entry says, or changes what it says. `Err`: another worker changed it meanwhile.
     fn follow(&self, hit: Hit<1>) -> Result<Option<Chosen>, Option<Hit<1>>> {
+        let Ok(member) = self.named(hit.control) else { return self.rechoose(hit) };
         let (state, idle_s) = (hit.control.state(), hit.control.idle_s(self.context.now));
         let limit_s = self.context.table.idle_limits[state as usize];
-        let timed_out = idle_s >= limit_s;
-        let member = self.pool.member_of(hit.control.backend());
-        let member = member.filter(|&member| !timed_out && !self.leaves(member, hit.control));
-        let Some(member) = member else { return self.rechoose(hit) };
         let next = next_state(self.packet, state);
         let confirmed = state == State::Unconfirmed && next != State::Unconfirmed;
         let fresh =
@@ -139,6 +179,15 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
         let outcome = if confirmed { FlowOutcome::Confirmed } else { FlowOutcome::Hit };
         let hit = hit.with(touched);
         Ok(Some(Chosen { member, outcome, events: Events::default(), hit: Some(hit) }))
+    }
+
+    /// The member that an entry names, or why packets like this one no longer go there.
+    fn named(&self, control: Control) -> Result<u16, Stale> {
+        if control.idle_s(self.context.now) >= self.context.table.idle_limits[control.state() as usize] {
+            return Err(Stale::TimedOut);
+        }
+        let member = self.pool.member_of(control.backend()).ok_or(Stale::Gone)?;
+        if self.leaves(member, control) { Err(Stale::Leaves) } else { Ok(member) }
     }
 
     fn rechoose(&self, hit: Hit<1>) -> Result<Option<Chosen>, Option<Hit<1>>> {

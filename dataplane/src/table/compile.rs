@@ -24,7 +24,7 @@ type MaglevKey = (u32, Vec<(IpAddr, u16)>);
 
 /// Keeps from one snapshot to the next what must stay the same: identities of backends, translated flows and
 /// Maglev tables.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Compiler {
     ids: BTreeMap<IpAddr, BackendId>,
     sources: BTreeMap<IpAddr, SourceId>,

@@ -11,7 +11,7 @@ use shunt_api::snapshot::{Backend, Mode, PortMapping, Service, ServicePort};
 use crate::memo::VERSIONS;
 
 /// Numbers given so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Versions {
     last: u32,
     listeners: HashMap<(String, ServicePort), (Essence, u32)>,

@@ -1,6 +1,7 @@
 //! Whole batches through a worker on memory: what goes in, what comes out, and that nothing is lost.
 
 mod answers;
+mod explained;
 mod fragments;
 mod nat;
 mod notes;

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use axum::http::StatusCode;
 use shunt_api::counters::{Counter, CounterValues, DropReason};
+use shunt_api::explain::{Explanation, PacketQuestion, Rule, Step, Verdict};
 use shunt_api::mac::MacAddress;
-use shunt_api::snapshot::{Mode, PortMapping, Rings, ServicePort};
+use shunt_api::snapshot::{Mode, PortMapping, Protocol, Rings, ServicePort};
 use shunt_api::status::{
     BackendHealth, BackendView, ChecksStatus, ClusterAway, ClusterRole, ClusterServices, ClusterSource,
     ClusterStatus, ConfigProblem, ControlStatus, DataplaneStatus, Event, FlowCount, FlowTableStatus,
@@ -50,6 +51,55 @@ pub fn control_answers() -> Answers {
         .ok("/v1/events", &events())
         .put("/v1/drain", StatusCode::OK, serde_json::to_string(&drained(20_604)).unwrap())
         .post("/v1/reload", StatusCode::OK, serde_json::to_string(&reloaded).unwrap())
+        .post("/v1/explain", StatusCode::OK, serde_json::to_string(&explanation()).unwrap())
+}
+
+/// Of a packet that its flow's entry decides.
+fn explanation() -> Explanation {
+    let step = |rule, finding: &str, decides| Step { rule, finding: finding.to_owned(), decides };
+    Explanation {
+        packet: PacketQuestion {
+            source: "192.0.2.7:40000".parse().unwrap(),
+            destination: "203.0.113.10:80".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            begins: true,
+            length: 60,
+        },
+        generation: 7,
+        supposed: false,
+        verdict: Verdict::Forward,
+        reason: None,
+        service: Some("web".to_owned()),
+        backend: Some(address("10.0.1.11")),
+        mode: Some(Mode::Dr),
+        flow: Some(flows("192.0.2.7")[0].clone()),
+        slot: Some(40_212),
+        next_hop: None,
+        steps: vec![
+            step(Rule::Address, "203.0.113.10 is a VIP", false),
+            step(Rule::Service, "web has tcp/80", false),
+            step(Rule::SourceRange, "it lets in all clients", false),
+            step(
+                Rule::FlowTable,
+                "the flow is established to 10.0.1.11, its last packet 2 s ago: followed",
+                true,
+            ),
+            step(Rule::Maglev, "the flow's hash falls into slot 40212 of 65537, which is 10.0.1.12's", false),
+            step(Rule::Backend, "10.0.1.11 by direct routing (dr)", false),
+            step(
+                Rule::Health,
+                "web1 of pool web is up for 1h 2m (connected; asked tcp 203.0.113.10:80 through the service), weight 1",
+                false,
+            ),
+            step(Rule::Way, "10.0.1.11 on the link: eth2 to 02:00:00:00:01:0b, MTU 1500", false),
+            step(Rule::Length, "60 bytes of 1500 that fit", false),
+            step(
+                Rule::Wire,
+                "Ethernet 02:00:00:00:00:02 -> 02:00:00:00:01:0b | tcp 192.0.2.7:40000 -> 203.0.113.10:80",
+                false,
+            ),
+        ],
+    }
 }
 
 /// A control plane that is connected and acknowledged.

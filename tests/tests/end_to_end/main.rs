@@ -21,6 +21,7 @@ mod crash;
 mod drain;
 mod echo;
 mod ecmp;
+mod explain;
 mod fragments;
 mod health;
 mod host;
@@ -57,6 +58,7 @@ type Alone = fn() -> Result<()>;
 const SCENARIOS: &[Scenario<Alone>] = &[
     ("balance", "2,000 requests per mode and family, all answered, spread by weight", balance::run),
     ("one_arm", "clients and backends on one NIC", one_arm::run),
+    ("explain", "1,000 packets go where `lbctl explain` says", explain::run),
     ("modes", "generic, copy, busy polling, xsk-rs and small rings", modes::run),
     ("next_hops", "MACs, routes and NICs that change", next_hops::run),
     ("host", "traffic to the box itself is untouched", host::run),

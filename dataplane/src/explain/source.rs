@@ -1,0 +1,68 @@
+//! What the control thread hands out for an answer, which is found elsewhere: a supposed snapshot takes time to compile.
+
+use std::sync::Arc;
+
+use shunt_api::explain::{Asked, Explanation};
+use shunt_api::snapshot::Snapshot;
+
+use super::Grounds;
+use crate::conntrack::Seconds;
+use crate::forward::FlowTables;
+use crate::neighbor::{HopMap, LinkMap};
+use crate::path_mtu::PathMtus;
+use crate::table::{Compiler, Forwarding};
+use crate::ways::Ways;
+
+/// The dataplane at one moment.
+pub struct Source {
+    /// In force.
+    pub forwarding: Arc<Forwarding>,
+    /// What is remembered of flows.
+    pub flows: Arc<FlowTables>,
+    /// A copy: it knows backends by the same identities as the entries of the flow table.
+    pub compiler: Compiler,
+    /// The ways to backends.
+    pub hops: Arc<HopMap>,
+    /// All links.
+    pub links: Arc<LinkMap>,
+    /// Names and kernel indices of the NICs served.
+    pub nics: Vec<(String, u32)>,
+    /// Learned from ICMP messages.
+    pub path_mtus: PathMtus,
+    /// What the sockets can carry, if that is limited.
+    pub mtu_limit: Option<u32>,
+    /// Now.
+    pub now: Seconds,
+}
+
+impl Source {
+    /// Answers. The error says what is wrong with the question or with what is supposed.
+    pub fn answer(mut self, asked: &Asked) -> Result<Explanation, String> {
+        let supposed = asked.snapshot.as_deref().map(|snapshot| self.suppose(snapshot)).transpose()?;
+        let names: Vec<String> = self.nics.iter().map(|(name, _)| name.clone()).collect();
+        let grounds = Grounds {
+            forwarding: supposed.as_ref().unwrap_or(&self.forwarding),
+            flows: &self.flows,
+            hops: &self.hops,
+            nics: &names,
+            now: self.now,
+        };
+        let told = super::explain(&asked.packet, &grounds)?;
+        Ok(Explanation { supposed: supposed.is_some(), ..told })
+    }
+
+    /// What the workers would see, if they obeyed this. The way to a backend that is new is not known.
+    fn suppose(&mut self, snapshot: &Snapshot) -> Result<Forwarding, String> {
+        let table = Arc::new(self.compiler.compile(snapshot).map_err(|error| error.to_string())?);
+        let ifindexes: Vec<u32> = self.nics.iter().map(|(_, ifindex)| *ifindex).collect();
+        let ways = Ways {
+            hops: &self.hops,
+            links: &self.links,
+            ifindexes: &ifindexes,
+            path_mtus: &self.path_mtus,
+            mtu_limit: self.mtu_limit,
+        };
+        let (hops, nics) = (ways.to_backends(&table), ways.nics());
+        Ok(Forwarding::new(self.forwarding.sequence, table, hops, nics))
+    }
+}
