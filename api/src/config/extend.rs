@@ -1,10 +1,11 @@
 //! Pools and services from elsewhere, such as a cluster, beside those of the file. What contradicts the file, or what
 //! came before it, is left out with the reason, and all else is served: nobody can mend a cluster by editing a file.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::{Config, POOLS_MAX, PROBES_MAX, Pool, SERVICES_MAX, Service};
+use super::{Config, POOLS_MAX, PROBES_MAX, Pool, SERVICES_MAX, Service, Targets};
 use crate::snapshot::{Mode, ServicePort};
 
 /// A service that is left out.
@@ -65,18 +66,40 @@ impl Config {
         (extended, left_out)
     }
 
-    /// Takes the checks of pools from `first` on away if there are more probes than a box makes.
+    /// Takes checks of pools from `first` on away until there are no more probes than a box makes: those that matter to
+    /// the fewest services first, so that what many have in common goes last; of these those with most probes, and then
+    /// those that came last.
     fn limit_probes(&mut self, first: usize, left_out: &mut Vec<LeftOut>) {
         // Most of the time far fewer, and then they need not be compared with each other.
-        if self.probes_at_most() <= PROBES_MAX || self.targets().targets.len() <= PROBES_MAX {
+        if self.probes_at_most() <= PROBES_MAX {
             return;
         }
-        for pool in &mut self.pools[first..] {
-            if pool.check.take().is_some() {
-                let reason =
-                    format!("its backends are not checked: there would be more than {PROBES_MAX} probes");
-                left_out.push(LeftOut { service: pool.name.clone(), check_only: true, reason });
+        let Targets { targets, backends } = self.targets();
+        let mut asked: Vec<Vec<usize>> = vec![Vec::new(); self.pools.len()];
+        backends.into_iter().for_each(|of| asked[of.pool].extend(of.targets));
+        // By how many backends of pools each is asked for.
+        let mut askers = vec![0_usize; targets.len()];
+        asked.iter().flatten().for_each(|target| askers[*target] += 1);
+        let mut users = vec![0_usize; self.pools.len()];
+        self.services.iter().for_each(|service| users[service.pool] += 1);
+        let mut order: Vec<usize> = (first..self.pools.len()).collect();
+        order.sort_by_key(|pool| (users[*pool], Reverse((asked[*pool].len(), *pool))));
+        let mut probes = targets.len();
+        for index in order {
+            if probes <= PROBES_MAX {
+                return;
             }
+            let pool = &mut self.pools[index];
+            if pool.check.take().is_none() {
+                continue;
+            }
+            for target in &asked[index] {
+                askers[*target] -= 1;
+                probes -= usize::from(askers[*target] == 0);
+            }
+            let reason =
+                format!("its backends are not checked: there would be more than {PROBES_MAX} probes");
+            left_out.push(LeftOut { service: pool.name.clone(), check_only: true, reason });
         }
     }
 }
