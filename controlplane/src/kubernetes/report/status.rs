@@ -65,7 +65,8 @@ pub fn waiting(service: &Service, outcome: &Outcome<'_>) -> Option<Status> {
 }
 
 /// Of a Service that the dataplane serves. It is shown whatever the health of its nodes, because kube-proxy takes
-/// packets to an address only when the status has it.
+/// packets to an address only when the status has it. What cannot be served is not shown anew, but an address that was
+/// stays.
 pub fn serving(service: &Service, outcome: &Outcome<'_>, translated: &Translated, nat: IpMode) -> Status {
     let vips = translated.vips();
     // Where no port can be served, the errors need an entry to stand in.
@@ -76,7 +77,10 @@ pub fn serving(service: &Service, outcome: &Outcome<'_>, translated: &Translated
         ip_mode: Some(ip_mode.word().into()),
         ports: ports(service, translated),
     };
-    let shown = outcome.addresses.iter().filter(|address| no_port || vips.contains(address));
+    // The status is the record of who has an address, so what is shown stays while the Service has it.
+    let recorded = |address: &IpAddr| service.ingress.iter().any(|ingress| ingress.ip == Some(*address));
+    let is_shown = |address: &&IpAddr| no_port || vips.contains(address) || recorded(address);
+    let shown = outcome.addresses.iter().filter(is_shown);
     Status {
         ingress: shown.map(entry).collect(),
         conditions: vec![

@@ -4,7 +4,7 @@
 use super::ownership::FINALIZER;
 use super::status::{ADDRESS_ALLOCATED, PROGRAMMED};
 use super::*;
-use crate::kubernetes::facts::Ingress;
+use crate::kubernetes::facts::{Family, Ingress};
 use shunt_api::config::LeftOut;
 use world::{CLASS, NOW, World, ip, port, reporter, service};
 
@@ -246,6 +246,32 @@ fn a_moved_address_is_shown_when_the_new_one_is_served() {
     world.step();
     assert_eq!(world.service.ingress[0].ip, Some(ip("203.0.113.10")));
     assert_eq!(world.settle(), "(AddressNotInPool) status[203.0.113.11] (EnsuredLoadBalancer)");
+}
+
+#[test]
+fn an_address_that_cannot_be_served_any_more_stays_on_record() {
+    let nat: BTreeMap<_, _> = [("shunt.dev/mode".to_owned(), "nat".to_owned())].into();
+    let mut world = World::new(Service { annotations: nat, ..service() });
+    world.addresses.push(ip("2001:db8::10"));
+    let shown = |world: &World| -> Vec<_> { world.service.ingress.iter().filter_map(|of| of.ip).collect() };
+    world.settle();
+    assert_eq!(shown(&world), [ip("203.0.113.10")], "there is no source for the other, and there was none");
+    world.nat_families.push(Family::V6);
+    world.settle();
+    assert_eq!(shown(&world), world.addresses);
+    for families in [vec![Family::V4], vec![]] {
+        world.nat_families = families;
+        world.settle();
+        assert_eq!(shown(&world), world.addresses);
+        assert_eq!(world.condition(PROGRAMMED), (false, "NoNatSource"));
+    }
+    // Another address was never served.
+    world.addresses.remove(0);
+    world.settle();
+    assert_eq!(shown(&world), world.addresses);
+    world.addresses = vec![ip("203.0.113.11")];
+    world.settle();
+    assert!(shown(&world).is_empty());
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub struct World {
     /// Told with the next look.
     pub moved: Option<Problem>,
     pub nodes: u8,
+    pub nat_families: Vec<Family>,
     pub programmed: Option<Vec<IpAddr>>,
     pub overdue: bool,
     pub left_out: Vec<LeftOut>,
@@ -69,6 +70,7 @@ impl World {
             problem: None,
             moved: None,
             nodes: 2,
+            nat_families: vec![Family::V4],
             programmed: Some(vec![]),
             overdue: false,
             left_out: Vec::new(),
@@ -84,7 +86,10 @@ impl World {
             ..Facts::default()
         };
         let addresses = [(key(), self.addresses.clone())].into();
-        let settings = translate::Settings { nat_families: [Family::V4].into(), ..Default::default() };
+        let settings = translate::Settings {
+            nat_families: self.nat_families.iter().copied().collect(),
+            ..translate::Settings::default()
+        };
         let mut translated = translate(&facts, &addresses, &settings);
         add_left_out(&mut translated, &self.left_out);
         translated.remove(&key()).filter(|_| !self.addresses.is_empty())
