@@ -234,9 +234,8 @@ impl Control {
         let mut model = self.model();
         let clusters = clusters(&desired.config);
         // One that is configured otherwise is asked anew, and until it answers what it wanted before holds.
-        let is_configured = |name: &Name| clusters.0.iter().any(|cluster| cluster.name == *name);
-        model.wants.keep_only(is_configured);
-        model.seen.retain(|name, _| is_configured(name));
+        model.wants.carry_over(&carried_over(&self.clusters.borrow().0, &clusters.0));
+        model.seen.retain(|name, _| clusters.0.iter().any(|cluster| cluster.name == *name));
         self.config.send_replace(Some(Arc::clone(&desired.config)));
         model.file = Some(*desired);
         self.clusters.send_if_modified(|before| replace(before, clusters));
@@ -440,6 +439,18 @@ impl Control {
 
 fn clusters(config: &Config) -> Clusters {
     (config.kubernetes.clone(), config.nat.sources.iter().map(|source| Family::of(*source)).collect())
+}
+
+/// What clusters were called before, and what they are called now: one is known by its kubeconfig, or else by its name.
+fn carried_over(before: &[Kubernetes], now: &[Kubernetes]) -> Vec<(Name, Name)> {
+    let by_kubeconfig = |now: &Kubernetes| before.iter().find(|before| before.kubeconfig == now.kubeconfig);
+    let gone_on: Vec<&Name> = now.iter().filter_map(by_kubeconfig).map(|before| &before.name).collect();
+    let of = |now: &Kubernetes| {
+        let by_name = || Some(&now.name).filter(|name| !gone_on.contains(name));
+        let before = by_kubeconfig(now).map(|before| &before.name).or_else(by_name)?;
+        Some((before.clone(), now.name.clone()))
+    };
+    now.iter().filter_map(of).collect()
 }
 
 /// Whether that changes anything.

@@ -90,6 +90,31 @@ async fn what_a_cluster_wants_holds_while_it_is_configured_anew_and_goes_with_it
 }
 
 #[tokio::test]
+async fn a_cluster_that_gets_a_name_keeps_what_it_has() {
+    let at = |kubeconfig: &str, name: &str| {
+        format!("[[kubernetes]]\nname = \"{name}\"\nkubeconfig = \"{kubeconfig}\"\n")
+    };
+    let control = control();
+    configure(&control, "[kubernetes]\nkubeconfig = \"k\"\n");
+    control.set_cluster(&None, wanted("web", "203.0.113.2"));
+    assert_eq!(served(&control), ["file", "web"]);
+    // A second one is added, and so the first needs a name.
+    let both = at("k", "berlin") + &at("j", "jena");
+    configure(&control, &both);
+    assert_eq!(served(&control), ["file", "berlin/web"]);
+    control.set_cluster(&Some("jena".into()), wanted("db", "203.0.113.3").renamed(None, Some("jena")));
+    // The names change places.
+    configure(&control, &(at("k", "jena") + &at("j", "berlin")));
+    assert_eq!(served(&control), ["file", "berlin/db", "jena/web"]);
+    // Another takes over the name of one that has got another.
+    configure(&control, &(at("k", "bonn") + &at("new", "jena")));
+    assert_eq!(served(&control), ["file", "bonn/web"]);
+    // It is reached otherwise.
+    configure(&control, &at("moved", "bonn"));
+    assert_eq!(served(&control), ["file", "bonn/web"]);
+}
+
+#[tokio::test]
 async fn what_contradicts_the_file_is_left_out() {
     let control = control();
     configure(&control, &cluster("a"));

@@ -16,6 +16,27 @@ pub struct Wanted {
     pub services: Vec<Service>,
 }
 
+/// Begins the names of the pools and services of a cluster.
+pub fn prefix(cluster: Option<&str>) -> String {
+    cluster.map_or_else(String::new, |cluster| format!("{cluster}/"))
+}
+
+impl Wanted {
+    /// The same of a cluster that is called otherwise.
+    pub fn renamed(&self, before: Option<&str>, now: Option<&str>) -> Self {
+        let (before, now) = (prefix(before), prefix(now));
+        let name = |name: &str| format!("{now}{}", name.strip_prefix(&before).unwrap_or(name));
+        Self {
+            pools: self.pools.iter().map(|pool| Pool { name: name(&pool.name), ..pool.clone() }).collect(),
+            services: self
+                .services
+                .iter()
+                .map(|service| Service { name: name(&service.name), ..service.clone() })
+                .collect(),
+        }
+    }
+}
+
 /// Everything that several want. Pools of the same name are the same, and are there once.
 pub fn merged<'w>(all: impl Iterator<Item = &'w Wanted>) -> Wanted {
     let mut merged = Wanted::default();
