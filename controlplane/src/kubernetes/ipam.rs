@@ -13,8 +13,8 @@
 //! 2. Requested addresses are given. One that cannot be leaves the Service with what it has.
 //! 3. Whoever lacks an address gets one from the pools that are for it. Whoever waits is tried again every time.
 //!
-//! Nobody is given what a node has, nor what is in the status of a Service that is not ours, or not ours any more: until
-//! it was released it is served for that one.
+//! Nobody is given what a node has, nor what is in the status of another Service that does not have it: be it not ours, or
+//! not ours any more, or have it left the address, until its status says so kube-proxy takes packets to it for that one.
 //!
 //! Whoever does not lead takes the first step alone ([`Ipam::keep`]).
 
