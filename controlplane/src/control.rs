@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use shunt_api::compile::compile;
-use shunt_api::config::{Config, Kubernetes, LeftOut};
+use shunt_api::config::{Config, Kubernetes, LeftOut, Part};
 use shunt_api::snapshot::{ProbeWay, Snapshot};
 use shunt_api::status::{ClusterStatus, ConfigProblem, DataplaneStatus, DrainRequest};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -308,8 +308,11 @@ impl Control {
     fn tell_left_out(&self, left_out: Vec<LeftOut>) {
         let before = Arc::clone(&self.left_out.borrow());
         for left in left_out.iter().filter(|left| !before.contains(left)) {
-            let LeftOut { service, reason, .. } = left;
-            tracing::warn!("service {service} is left out: {reason}");
+            let LeftOut { part, name, reason } = left;
+            match part {
+                Part::Service => tracing::warn!("service {name} is left out: {reason}"),
+                Part::Check | Part::Backend => tracing::warn!("pool {name}: {reason}"),
+            }
         }
         self.left_out.send_if_modified(|before| replace(before, Arc::new(left_out)));
     }

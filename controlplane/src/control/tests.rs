@@ -121,7 +121,7 @@ async fn what_contradicts_the_file_is_left_out() {
     let mut told = control.left_out();
     control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.1"));
     assert_eq!(served(&control), ["file"]);
-    let left_out: Vec<_> = told.borrow_and_update().iter().map(|left| left.service.clone()).collect();
+    let left_out: Vec<_> = told.borrow_and_update().iter().map(|left| left.name.clone()).collect();
     assert_eq!(left_out, ["web"]);
     configure(&control, &cluster("a"));
     assert!(!told.has_changed().unwrap(), "it is the same as before");

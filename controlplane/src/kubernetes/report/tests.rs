@@ -5,7 +5,7 @@ use super::ownership::FINALIZER;
 use super::status::{ADDRESS_ALLOCATED, PROGRAMMED};
 use super::*;
 use crate::kubernetes::facts::{Family, Ingress};
-use shunt_api::config::LeftOut;
+use shunt_api::config::{LeftOut, Part};
 use world::{CLASS, NOW, World, ip, port, reporter, service};
 
 mod converge;
@@ -325,23 +325,22 @@ fn an_unknown_annotation_is_told_once_and_counts_for_nothing() {
 
 #[test]
 fn a_service_that_is_left_out_is_told_why_until_it_is_served() {
-    let left =
-        |service: &str, check_only| LeftOut { service: service.into(), check_only, reason: "taken".into() };
+    let left = |name: &str, part| LeftOut { part, name: name.into(), reason: "taken".into() };
     let mut service = service();
     // With a check that is its own, it has a pool of its own.
     service.annotations.insert("shunt.dev/health-check".into(), "tcp".into());
     let mut world = World::new(service);
-    world.left_out = vec![left("shop/web", false)];
+    world.left_out = vec![left("shop/web", Part::Service)];
     assert_eq!(world.settle(), "(EnsuringLoadBalancer) finalizer status[] (LeftOut)");
     assert_eq!(world.condition(PROGRAMMED), (false, "LeftOut"));
     assert_eq!(world.condition(ADDRESS_ALLOCATED), (true, "Allocated"));
     world.reporter = reporter();
     assert_eq!(world.settle(), "");
-    world.left_out = vec![left("shop/web/v4", true)];
+    world.left_out = vec![left("shop/web/v4", Part::Check)];
     assert_eq!(world.settle(), "(NotChecked) status[203.0.113.10] (EnsuredLoadBalancer)");
     assert_eq!(world.condition(PROGRAMMED), (true, "Programmed"));
     // It is served no longer, and what it shows stays.
-    world.left_out = vec![left("shop/web", false)];
+    world.left_out = vec![left("shop/web", Part::Service)];
     assert_eq!(world.settle(), "(LeftOut) status[203.0.113.10]");
     assert_eq!(world.service.ingress.len(), 1);
 }

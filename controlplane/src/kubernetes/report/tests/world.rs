@@ -1,6 +1,6 @@
 //! A Service in a small double of the API, and a dataplane that does what it is told.
 
-use shunt_api::config::LeftOut;
+use shunt_api::config::{LeftOut, Part};
 use shunt_api::snapshot::Protocol;
 
 use super::super::events::Event;
@@ -155,7 +155,7 @@ impl World {
 
     /// The dataplane does what it is told: nothing for a Service that is not, or no longer, served.
     pub fn program(&mut self) {
-        let left_out = self.left_out.iter().any(|left| !left.check_only);
+        let left_out = self.left_out.iter().any(|left| left.part == Part::Service);
         let served = may_be_served(&self.service, &self.reporter.class) && !left_out;
         let vips = self.translated().filter(|_| served).map(|translated| translated.vips());
         self.programmed = Some(vips.unwrap_or_default());
