@@ -53,12 +53,14 @@ pub fn refused(service: &Service, outcome: &Outcome<'_>, problem: &Problem) -> S
 
 /// Of a Service whose addresses the dataplane has not taken over, though it should have by now, or is not to take over
 /// because of what else is configured: what it showed stays.
-/// Before that nothing is said, because most of the time it takes only a moment, at a start too.
+/// Before that nothing is said, because most of the time it takes only a moment, at a start too. Nor is it while the
+/// dataplane says nothing at all: that concerns every Service alike, and soon a box whose dataplane serves leads.
 pub fn waiting(service: &Service, outcome: &Outcome<'_>) -> Option<Status> {
     let left_out = outcome.translated.and_then(left_out);
     let why = "the dataplane does not serve it yet; if it stays so, see `lbctl status` on the box";
     let (reason, why) = left_out.map_or(("WaitingForDataplane", why), |of| (&of.reason, &of.message));
-    (outcome.overdue || left_out.is_some()).then(|| Status {
+    let overdue = outcome.overdue && outcome.programmed.is_some();
+    (overdue || left_out.is_some()).then(|| Status {
         ingress: service.ingress.clone(),
         conditions: vec![allocated(service, outcome), condition(service, PROGRAMMED, false, reason, why)],
     })

@@ -74,9 +74,11 @@ fn a_restart_writes_and_tells_nothing() {
 }
 
 #[test]
-fn a_dataplane_that_stays_away_is_told_but_takes_no_address_away() {
+fn a_dataplane_that_does_not_take_over_is_told_but_takes_no_address_away() {
     let mut world = served(service());
     (world.programmed, world.overdue) = (None, true);
+    assert_eq!(world.look(), [], "nothing is known of it");
+    world.programmed = Some(vec![]);
     while world.step() {}
     assert_eq!(world.condition(PROGRAMMED), (false, "WaitingForDataplane"));
     assert_eq!(world.service.ingress.len(), 1);
