@@ -49,7 +49,8 @@ impl<'w> Round<'w> {
         }
     }
 
-    /// Lets a Service keep what it had, as far as that can be. To be called in order of age, before all else.
+    /// Lets a Service keep what it had, as far as that can be: those that come later leave what they cannot share. To be
+    /// called before all else.
     pub fn keep(&mut self, who: usize, had: &[IpAddr]) {
         for &address in had {
             let family = Family::of(address);

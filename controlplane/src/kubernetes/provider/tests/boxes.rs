@@ -203,6 +203,20 @@ async fn a_follower_without_the_api_serves_on_and_catches_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_box_that_led_and_cannot_read_the_lease_any_more_serves_what_another_decides() {
+    let (api, first, second) = two().await;
+    api.rule(|request| (request.from == "first" && request.kind == "leases").then_some(Fault::Status(500)));
+    sleep(DEADLINE + MOMENT).await;
+    // It is seen before another leads.
+    api.put("services", service("new", 2, false));
+    sleep(LEASE).await;
+    converge(&first, &second).await;
+    assert_eq!([&first, &second].map(|of| of.rig.told(LEADS)), [1, 1]);
+    assert_eq!(second.wanted().len(), 2);
+    assert_eq!(first.wanted(), second.wanted());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_box_leads_only_once_its_dataplane_has_acknowledged_something() {
     let api = api();
     api.put("services", service("web", 1, false));
