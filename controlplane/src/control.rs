@@ -234,7 +234,10 @@ impl Control {
         let mut model = self.model();
         let clusters = clusters(&desired.config);
         // One that is configured otherwise is asked anew, and until it answers what it wanted before holds.
-        model.wants.carry_over(&carried_over(&self.clusters.borrow().0, &clusters.0));
+        let carried = carried_over(&self.clusters.borrow().0, &clusters.0);
+        left_behind(&self.clusters.borrow().0, &clusters.0, &carried)
+            .for_each(|left| self.journal.tell(left));
+        model.wants.carry_over(&carried);
         model.seen.retain(|name, _| clusters.0.iter().any(|cluster| cluster.name == *name));
         self.config.send_replace(Some(Arc::clone(&desired.config)));
         model.file = Some(*desired);
@@ -454,6 +457,28 @@ fn carried_over(before: &[Kubernetes], now: &[Kubernetes]) -> Vec<(Name, Name)> 
         Some((before.clone(), now.name.clone()))
     };
     now.iter().filter_map(of).collect()
+}
+
+/// Whose Services nobody cleans up from now on, because they bear the mark of a class that nobody looks for.
+fn left_behind<'c>(
+    before: &'c [Kubernetes],
+    now: &'c [Kubernetes],
+    carried: &'c [(Name, Name)],
+) -> impl Iterator<Item = Happening> + 'c {
+    before.iter().filter_map(|before| {
+        let name = carried.iter().find(|(old, _)| *old == before.name).map(|(_, new)| new);
+        let now = now.iter().find(|now| Some(&now.name) == name);
+        let what = match now {
+            Some(now) if now.class == before.class => return None,
+            Some(now) => format!("is served by class {} instead of {}", now.class, before.class),
+            None => "is no longer configured".to_owned(),
+        };
+        let text = format!(
+            "{what}; Services of before keep their finalizer, and cannot be deleted: release them as docs/kubernetes.md \
+             says under Leaving"
+        );
+        Some(Happening { level: Level::WARN, subject: subject(&before.name), text, reason: None })
+    })
 }
 
 /// Whether that changes anything.

@@ -115,6 +115,27 @@ async fn a_cluster_that_gets_a_name_keeps_what_it_has() {
 }
 
 #[tokio::test]
+async fn services_that_nobody_cleans_up_any_more_are_told_of() {
+    let control = control();
+    let told = |clusters: &str| {
+        let before = control.journal().kept().len();
+        configure(&control, clusters);
+        let told = control.journal().kept().split_off(before).into_iter();
+        told.map(|event| format!("{} {}", event.subject, event.text)).collect::<Vec<_>>()
+    };
+    let nameless = "[kubernetes]\nkubeconfig = \"a\"\n";
+    let other_class = |text: &str| format!("{text}class = \"x.y/z\"\n");
+    assert_eq!(told(nameless), [""; 0]);
+    assert_eq!(told(&(cluster("a") + &cluster("b"))), [""; 0], "it has a name, and that is all");
+    let [text] = &told(&(other_class(&cluster("a")) + &cluster("b")))[..] else { panic!() };
+    assert!(text.starts_with("cluster a is served by class x.y/z instead of shunt.dev/l4; "), "{text}");
+    let [text] = &told(&other_class(&cluster("a")))[..] else { panic!() };
+    assert!(text.starts_with("cluster b is no longer configured; Services of before keep"), "{text}");
+    assert_eq!(told(&other_class(nameless)), [""; 0]);
+    assert_eq!(told("").len(), 1);
+}
+
+#[tokio::test]
 async fn what_contradicts_the_file_is_left_out() {
     let control = control();
     configure(&control, &cluster("a"));
