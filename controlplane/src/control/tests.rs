@@ -32,7 +32,7 @@ fn wanted(name: &str, vip: &str) -> ClusterWanted {
          [[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nports = [\"tcp/80\"]\npool = \"p\"\n"
     );
     let config = Config::parse(&text, "f").unwrap();
-    ClusterWanted { pools: config.pools, services: config.services }
+    ClusterWanted { pools: config.pools, services: config.services, created_s: vec![7] }
 }
 
 fn cluster(name: &str) -> String {

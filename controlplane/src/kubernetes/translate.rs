@@ -279,6 +279,7 @@ fn add_family(
     let wanted = &mut translated.wanted;
     wanted.services.push(wanted::Service { name, vips, pool: wanted.pools.len(), ..common.service.clone() });
     wanted.pools.push(pool);
+    wanted.created_s.push(inputs.service.created_s);
 }
 
 /// The name of the pool that all Services have in common which ask of all nodes the same: `nodes:dr/v4/keep`, with the

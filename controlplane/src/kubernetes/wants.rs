@@ -164,7 +164,7 @@ mod tests {
             "#
         );
         let config = Config::parse(&text, "f").unwrap();
-        Wanted { pools: config.pools, services: config.services }
+        Wanted { pools: config.pools, services: config.services, created_s: vec![7] }
     }
 
     fn name(text: &str) -> Name {
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn what_a_cluster_wants_goes_with_it_when_it_is_called_otherwise() {
         let names = |wants: &Wants| {
-            let Wanted { pools, services } = wants.merged();
+            let Wanted { pools, services, .. } = wants.merged();
             let services = services.into_iter().map(|service| service.name);
             pools.into_iter().map(|pool| pool.name).chain(services).collect::<Vec<_>>()
         };

@@ -35,7 +35,10 @@ fn world() -> World {
     World {
         service: Service { wants_load_balancer: true, class: Some(CLASS.into()), ..Service::default() },
         allocation: Allocation { addresses: vec![[203, 0, 113, 1].into()], ..Allocation::default() },
-        translated: Translated { wanted: Wanted { pools, services }, ..Translated::default() },
+        translated: Translated {
+            wanted: Wanted { pools, services, created_s: vec![0] },
+            ..Translated::default()
+        },
         served: true,
     }
 }

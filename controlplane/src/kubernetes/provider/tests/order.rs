@@ -175,3 +175,14 @@ async fn changes_without_end_keep_no_service_from_being_told_of() {
     let writes = rig.api.writes();
     assert!(writes.iter().any(|write| write.starts_with("shop/new status[203")), "{writes:#?}");
 }
+
+/// Where there is not room for all, those that come last are left out.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_is_wanted_behind_what_is_served_whatever_its_name() {
+    let rig = Rig::serving().await;
+    rig.api.put("services", service("a-newcomer", 2, false));
+    rig.converge().await;
+    let wanted = rig.wanted.borrow().clone().unwrap();
+    let names: Vec<_> = wanted.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["shop/web", "shop/a-newcomer"]);
+}
