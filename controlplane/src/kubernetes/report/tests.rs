@@ -293,13 +293,17 @@ fn a_headless_service_is_refused() {
 // Transitions.
 
 #[test]
-fn changes_are_told_but_not_every_pod() {
+fn changes_of_the_service_are_told_but_neither_pods_nor_nodes() {
     let mut world = served(service());
     world.service.ports[0].port = 81;
     // The dataplane is asked first, and what is shown needs no change.
     assert_eq!(world.settle(), "(UpdatedLoadBalancer)");
-    world.nodes = 3;
-    assert_eq!(world.settle(), "(UpdatedLoadBalancer)");
+    for check in ["auto", "tcp"] {
+        world.service.annotations.insert("shunt.dev/health-check".into(), check.into());
+        world.settle();
+        world.nodes += 1;
+        assert_eq!(world.settle(), "", "they are those of thousands of Services");
+    }
     world.service.source_ranges = vec!["192.0.2.0/24".into()];
     assert_eq!(world.settle(), "(UpdatedLoadBalancer)");
 }
