@@ -32,7 +32,7 @@ use std::time::Duration;
 pub use announce::{Announce, AnnounceL2, AnnounceRoutes, Election, OnStop};
 pub use check::{Check, CheckKind, Checked, HttpCheck, OnDown, Target, Targets, Tls, Via, WhenAllDown};
 use document::{Source, Table, Value};
-pub use extend::LeftOut;
+pub use extend::{LeftOut, Part};
 use ipnet::IpNet;
 pub use key_file::{KeyFile, read_fleet_key};
 pub use kubernetes::{IpMode, Kubernetes, Lease};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use shunt_api::compile::compile;
-use shunt_api::config::{Config, Kubernetes, LeftOut};
+use shunt_api::config::{Config, Kubernetes, LeftOut, Part};
 use shunt_api::snapshot::{ProbeWay, Snapshot};
 use shunt_api::status::{ClusterStatus, ConfigProblem, DataplaneStatus, DrainRequest};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -234,9 +234,11 @@ impl Control {
         let mut model = self.model();
         let clusters = clusters(&desired.config);
         // One that is configured otherwise is asked anew, and until it answers what it wanted before holds.
-        let is_configured = |name: &Name| clusters.0.iter().any(|cluster| cluster.name == *name);
-        model.wants.keep_only(is_configured);
-        model.seen.retain(|name, _| is_configured(name));
+        let carried = carried_over(&self.clusters.borrow().0, &clusters.0);
+        left_behind(&self.clusters.borrow().0, &clusters.0, &carried)
+            .for_each(|left| self.journal.tell(left));
+        model.wants.carry_over(&carried);
+        model.seen.retain(|name, _| clusters.0.iter().any(|cluster| cluster.name == *name));
         self.config.send_replace(Some(Arc::clone(&desired.config)));
         model.file = Some(*desired);
         self.clusters.send_if_modified(|before| replace(before, clusters));
@@ -301,8 +303,11 @@ impl Control {
     fn tell_left_out(&self, left_out: Vec<LeftOut>) {
         let before = Arc::clone(&self.left_out.borrow());
         for left in left_out.iter().filter(|left| !before.contains(left)) {
-            let LeftOut { service, reason, .. } = left;
-            tracing::warn!("service {service} is left out: {reason}");
+            let LeftOut { part, name, reason } = left;
+            match part {
+                Part::Service => tracing::warn!("service {name} is left out: {reason}"),
+                Part::Check | Part::Backend => tracing::warn!("pool {name}: {reason}"),
+            }
         }
         self.left_out.send_if_modified(|before| replace(before, Arc::new(left_out)));
     }
@@ -463,6 +468,40 @@ fn with_clusters(
 
 fn clusters(config: &Config) -> Clusters {
     (config.kubernetes.clone(), config.nat.sources.iter().map(|source| Family::of(*source)).collect())
+}
+
+/// What clusters were called before, and what they are called now: one is known by its kubeconfig, or else by its name.
+fn carried_over(before: &[Kubernetes], now: &[Kubernetes]) -> Vec<(Name, Name)> {
+    let by_kubeconfig = |now: &Kubernetes| before.iter().find(|before| before.kubeconfig == now.kubeconfig);
+    let gone_on: Vec<&Name> = now.iter().filter_map(by_kubeconfig).map(|before| &before.name).collect();
+    let of = |now: &Kubernetes| {
+        let by_name = || Some(&now.name).filter(|name| !gone_on.contains(name));
+        let before = by_kubeconfig(now).map(|before| &before.name).or_else(by_name)?;
+        Some((before.clone(), now.name.clone()))
+    };
+    now.iter().filter_map(of).collect()
+}
+
+/// Whose Services nobody cleans up from now on, because they bear the mark of a class that nobody looks for.
+fn left_behind<'c>(
+    before: &'c [Kubernetes],
+    now: &'c [Kubernetes],
+    carried: &'c [(Name, Name)],
+) -> impl Iterator<Item = Happening> + 'c {
+    before.iter().filter_map(|before| {
+        let name = carried.iter().find(|(old, _)| *old == before.name).map(|(_, new)| new);
+        let now = now.iter().find(|now| Some(&now.name) == name);
+        let what = match now {
+            Some(now) if now.class == before.class => return None,
+            Some(now) => format!("is served by class {} instead of {}", now.class, before.class),
+            None => "is no longer configured".to_owned(),
+        };
+        let text = format!(
+            "{what}; Services of before keep their finalizer, and cannot be deleted: release them as docs/kubernetes.md \
+             says under Leaving"
+        );
+        Some(Happening { level: Level::WARN, subject: subject(&before.name), text, reason: None })
+    })
 }
 
 /// Whether that changes anything.

@@ -1,21 +1,33 @@
 //! Pools and services from elsewhere, such as a cluster, beside those of the file. What contradicts the file, or what
 //! came before it, is left out with the reason, and all else is served: nobody can mend a cluster by editing a file.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::{Config, POOLS_MAX, PROBES_MAX, Pool, SERVICES_MAX, Service};
+use super::{Config, POOLS_MAX, PROBES_MAX, Pool, SERVICES_MAX, Service, Targets};
 use crate::snapshot::{Mode, ServicePort};
 
-/// A service that is left out.
+/// What is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeftOut {
-    /// Its name; that of its pool if only the check is left out.
-    pub service: String,
-    /// It is served, but its backends are not checked.
-    pub check_only: bool,
+    /// What kind of thing.
+    pub part: Part,
+    /// The name of the service, or of the pool.
+    pub name: String,
     /// Why, and what to do.
     pub reason: String,
+}
+
+/// Services and pools may be left out in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// A service, wholly.
+    Service,
+    /// The check of a pool: its services are served.
+    Check,
+    /// A backend of a pool: its services are served by the others.
+    Backend,
 }
 
 /// What is taken already, and by whom.
@@ -40,43 +52,65 @@ impl Config {
         // Where the pools that are used went.
         let mut places: HashMap<usize, usize> = HashMap::new();
         for service in services {
-            let pool = &pools[service.pool];
-            let new_pool = usize::from(!places.contains_key(&service.pool));
-            let full = extended.services.len() == SERVICES_MAX || extended.pools.len() + new_pool > POOLS_MAX;
+            let is_new = !places.contains_key(&service.pool);
+            let full = extended.services.len() == SERVICES_MAX
+                || extended.pools.len() + usize::from(is_new) > POOLS_MAX;
             let obstacle = if full {
                 Some(format!(
                     "there is room for {SERVICES_MAX} services and {POOLS_MAX} pools; let another box serve it"
                 ))
             } else {
-                taken.obstacle(service, pool, new_pool == 1)
+                taken.obstacle(service, is_new.then_some(&pools[service.pool]))
             };
             if let Some(reason) = obstacle {
-                left_out.push(LeftOut { service: service.name.clone(), check_only: false, reason });
+                left_out.push(LeftOut { part: Part::Service, name: service.name.clone(), reason });
                 continue;
             }
-            taken.take(service, pool, new_pool == 1);
             let place = *places.entry(service.pool).or_insert_with(|| {
-                extended.pools.push(pool.clone());
+                extended.pools.push(taken.usable(service, &pools[service.pool], &mut left_out));
                 extended.pools.len() - 1
             });
+            taken.take(service, is_new.then(|| &extended.pools[place]));
             extended.services.push(Service { pool: place, ..service.clone() });
         }
         extended.limit_probes(self.pools.len(), &mut left_out);
         (extended, left_out)
     }
 
-    /// Takes the checks of pools from `first` on away if there are more probes than a box makes.
+    /// Takes checks of pools from `first` on away until there are no more probes than a box makes: those that matter to
+    /// the fewest services first, so that what many have in common goes last; of these those with most probes, and then
+    /// those that came last.
     fn limit_probes(&mut self, first: usize, left_out: &mut Vec<LeftOut>) {
         // Most of the time far fewer, and then they need not be compared with each other.
-        if self.probes_at_most() <= PROBES_MAX || self.targets().targets.len() <= PROBES_MAX {
+        if self.probes_at_most() <= PROBES_MAX {
             return;
         }
-        for pool in &mut self.pools[first..] {
-            if pool.check.take().is_some() {
-                let reason =
-                    format!("its backends are not checked: there would be more than {PROBES_MAX} probes");
-                left_out.push(LeftOut { service: pool.name.clone(), check_only: true, reason });
+        let Targets { targets, backends } = self.targets();
+        let mut asked: Vec<Vec<usize>> = vec![Vec::new(); self.pools.len()];
+        backends.into_iter().for_each(|of| asked[of.pool].extend(of.targets));
+        // By how many backends of pools each is asked for.
+        let mut askers = vec![0_usize; targets.len()];
+        asked.iter().flatten().for_each(|target| askers[*target] += 1);
+        let mut users = vec![0_usize; self.pools.len()];
+        self.services.iter().for_each(|service| users[service.pool] += 1);
+        let mut order: Vec<usize> = (first..self.pools.len()).collect();
+        order.sort_by_key(|pool| (users[*pool], Reverse((asked[*pool].len(), *pool))));
+        let mut probes = targets.len();
+        for index in order {
+            if probes <= PROBES_MAX {
+                return;
             }
+            let pool = &mut self.pools[index];
+            if pool.check.take().is_none() {
+                continue;
+            }
+            for target in &asked[index] {
+                askers[*target] -= 1;
+                probes -= usize::from(askers[*target] == 0);
+            }
+            let reason =
+                format!("its backends are not checked: there would be more than {PROBES_MAX} probes");
+            left_out.push(LeftOut { part: Part::Check, name: pool.name.clone(), reason });
         }
     }
 }
@@ -95,17 +129,16 @@ impl<'c> Taken<'c> {
             taken.backends.extend(pool.backends.iter().map(|backend| backend.address));
         }
         for service in &config.services {
-            taken.take(service, &config.pools[service.pool], false);
+            taken.take(service, None);
         }
         taken
     }
 
-    fn take(&mut self, service: &Service, pool: &Pool, new_pool: bool) {
+    fn take(&mut self, service: &Service, new_pool: Option<&Pool>) {
         self.services.insert(service.name.clone());
         self.vips.extend(&service.vips);
-        if new_pool {
-            self.backends.extend(pool.backends.iter().map(|backend| backend.address));
-        }
+        let backends = new_pool.into_iter().flat_map(|pool| &pool.backends);
+        self.backends.extend(backends.map(|backend| backend.address));
         for vip in &service.vips {
             for mapping in &service.ports {
                 self.endpoints.insert((*vip, mapping.port), service.name.clone());
@@ -113,8 +146,28 @@ impl<'c> Taken<'c> {
         }
     }
 
-    /// Backends of a pool that is not new are known, and no VIP was taken that is one of them.
-    fn obstacle(&self, service: &Service, pool: &Pool, new_pool: bool) -> Option<String> {
+    /// A pool as a service can use it first: one bad backend is no reason to do without the others. Those of a pool that
+    /// is not new are known, and no VIP was taken that is one of them.
+    fn usable(&self, service: &Service, pool: &Pool, left_out: &mut Vec<LeftOut>) -> Pool {
+        let is_usable = |address: &IpAddr| {
+            let vip = self.vips.contains(address) || service.vips.contains(address);
+            !vip && !self.config.nat.sources.contains(address)
+        };
+        let (usable, others): (Vec<_>, Vec<_>) =
+            pool.backends.iter().cloned().partition(|backend| is_usable(&backend.address));
+        left_out.extend(others.into_iter().map(|backend| LeftOut {
+            part: Part::Backend,
+            name: pool.name.clone(),
+            reason: format!(
+                "backend {} has {}, which is a VIP or a NAT source, and gets no traffic; give one of the two another \
+                 address",
+                backend.name, backend.address
+            ),
+        }));
+        Pool { backends: usable, ..pool.clone() }
+    }
+
+    fn obstacle(&self, service: &Service, new_pool: Option<&Pool>) -> Option<String> {
         if self.services.contains(&service.name) {
             return Some("there is another service of this name".into());
         }
@@ -133,18 +186,11 @@ impl<'c> Taken<'c> {
                 return Some(format!("{vip} {} is served for {other} already", mapping.port));
             }
         }
-        for backend in pool.backends.iter().filter(|_| new_pool) {
-            let address = backend.address;
-            if self.vips.contains(&address) || service.vips.contains(&address) || sources.contains(&address) {
-                return Some(format!(
-                    "backend {} has {address}, which is a VIP or a NAT source",
-                    backend.name
-                ));
-            }
-            let translated = backend.mode == Mode::Nat;
-            if translated && !sources.iter().any(|source| source.is_ipv4() == address.is_ipv4()) {
-                return Some("its mode is nat, and nat.sources has no address of its family; add one".into());
-            }
+        let translated = new_pool.into_iter().flat_map(|pool| &pool.backends);
+        let mut translated = translated.filter(|backend| backend.mode == Mode::Nat);
+        let has_source = |address: IpAddr| sources.iter().any(|source| source.is_ipv4() == address.is_ipv4());
+        if translated.any(|backend| !has_source(backend.address)) {
+            return Some("its mode is nat, and nat.sources has no address of its family; add one".into());
         }
         None
     }

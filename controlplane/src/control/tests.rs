@@ -32,7 +32,7 @@ fn wanted(name: &str, vip: &str) -> ClusterWanted {
          [[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nports = [\"tcp/80\"]\npool = \"p\"\n"
     );
     let config = Config::parse(&text, "f").unwrap();
-    ClusterWanted { pools: config.pools, services: config.services }
+    ClusterWanted { pools: config.pools, services: config.services, created_s: vec![7] }
 }
 
 fn cluster(name: &str) -> String {
@@ -90,13 +90,59 @@ async fn what_a_cluster_wants_holds_while_it_is_configured_anew_and_goes_with_it
 }
 
 #[tokio::test]
+async fn a_cluster_that_gets_a_name_keeps_what_it_has() {
+    let at = |kubeconfig: &str, name: &str| {
+        format!("[[kubernetes]]\nname = \"{name}\"\nkubeconfig = \"{kubeconfig}\"\n")
+    };
+    let control = control();
+    configure(&control, "[kubernetes]\nkubeconfig = \"k\"\n");
+    control.set_cluster(&None, wanted("web", "203.0.113.2"));
+    assert_eq!(served(&control), ["file", "web"]);
+    // A second one is added, and so the first needs a name.
+    let both = at("k", "berlin") + &at("j", "jena");
+    configure(&control, &both);
+    assert_eq!(served(&control), ["file", "berlin/web"]);
+    control.set_cluster(&Some("jena".into()), wanted("db", "203.0.113.3").renamed(None, Some("jena")));
+    // The names change places.
+    configure(&control, &(at("k", "jena") + &at("j", "berlin")));
+    assert_eq!(served(&control), ["file", "berlin/db", "jena/web"]);
+    // Another takes over the name of one that has got another.
+    configure(&control, &(at("k", "bonn") + &at("new", "jena")));
+    assert_eq!(served(&control), ["file", "bonn/web"]);
+    // It is reached otherwise.
+    configure(&control, &at("moved", "bonn"));
+    assert_eq!(served(&control), ["file", "bonn/web"]);
+}
+
+#[tokio::test]
+async fn services_that_nobody_cleans_up_any_more_are_told_of() {
+    let control = control();
+    let told = |clusters: &str| {
+        let before = control.journal().kept().len();
+        configure(&control, clusters);
+        let told = control.journal().kept().split_off(before).into_iter();
+        told.map(|event| format!("{} {}", event.subject, event.text)).collect::<Vec<_>>()
+    };
+    let nameless = "[kubernetes]\nkubeconfig = \"a\"\n";
+    let other_class = |text: &str| format!("{text}class = \"x.y/z\"\n");
+    assert_eq!(told(nameless), [""; 0]);
+    assert_eq!(told(&(cluster("a") + &cluster("b"))), [""; 0], "it has a name, and that is all");
+    let [text] = &told(&(other_class(&cluster("a")) + &cluster("b")))[..] else { panic!() };
+    assert!(text.starts_with("cluster a is served by class x.y/z instead of shunt.dev/l4; "), "{text}");
+    let [text] = &told(&other_class(&cluster("a")))[..] else { panic!() };
+    assert!(text.starts_with("cluster b is no longer configured; Services of before keep"), "{text}");
+    assert_eq!(told(&other_class(nameless)), [""; 0]);
+    assert_eq!(told("").len(), 1);
+}
+
+#[tokio::test]
 async fn what_contradicts_the_file_is_left_out() {
     let control = control();
     configure(&control, &cluster("a"));
     let mut told = control.left_out();
     control.set_cluster(&Some("a".into()), wanted("web", "203.0.113.1"));
     assert_eq!(served(&control), ["file"]);
-    let left_out: Vec<_> = told.borrow_and_update().iter().map(|left| left.service.clone()).collect();
+    let left_out: Vec<_> = told.borrow_and_update().iter().map(|left| left.name.clone()).collect();
     assert_eq!(left_out, ["web"]);
     configure(&control, &cluster("a"));
     assert!(!told.has_changed().unwrap(), "it is the same as before");

@@ -13,10 +13,11 @@
 //! 2. Requested addresses are given. One that cannot be leaves the Service with what it has.
 //! 3. Whoever lacks an address gets one from the pools that are for it. Whoever waits is tried again every time.
 //!
-//! Nobody is given what a node has, nor what is in the status of a Service that is not ours, or not ours any more: until
-//! it was released it is served for that one.
+//! Nobody is given what a node has, nor what is in the status of another Service that does not have it: be it not ours, or
+//! not ours any more, or have it left the address, until its status says so kube-proxy takes packets to it for that one.
 //!
-//! Whoever does not lead takes the first step alone ([`Ipam::keep`]).
+//! Whoever does not lead takes the first step alone ([`Ipam::keep`]). To it a status that is another than when it was
+//! decided is what somebody else decided since.
 
 mod book;
 mod given;
@@ -64,6 +65,8 @@ pub struct Ipam {
 struct Held {
     uid: String,
     addresses: Vec<IpAddr>,
+    /// What its status said then.
+    shown: Vec<IpAddr>,
 }
 
 /// What a Service should have.
@@ -85,7 +88,7 @@ impl Ipam {
         facts: &Facts,
         ours: impl IntoIterator<Item = &'k ServiceKey>,
     ) -> BTreeMap<ServiceKey, Allocation> {
-        self.decide(offer, facts, ours, |round| round.settle())
+        self.decide(offer, facts, ours, true)
     }
 
     /// The same, but that nobody is given anything: for whoever does not decide.
@@ -95,7 +98,7 @@ impl Ipam {
         facts: &Facts,
         ours: impl IntoIterator<Item = &'k ServiceKey>,
     ) -> BTreeMap<ServiceKey, Allocation> {
-        self.decide(offer, facts, ours, |_| {})
+        self.decide(offer, facts, ours, false)
     }
 
     fn decide<'k>(
@@ -103,7 +106,7 @@ impl Ipam {
         offer: Offer<'_>,
         facts: &Facts,
         ours: impl IntoIterator<Item = &'k ServiceKey>,
-        give: impl FnOnce(&mut Round<'_>),
+        leads: bool,
     ) -> BTreeMap<ServiceKey, Allocation> {
         let pools = Pools::new(offer);
         let ours: BTreeSet<&ServiceKey> = ours.into_iter().collect();
@@ -112,20 +115,31 @@ impl Ipam {
         let mut wishes: Vec<Wish<'_>> = known.map(|(key, service)| Wish::of(key, service, facts)).collect();
         wishes.sort_by_key(|wish| (wish.service.created_s, wish.key));
         let mut round = Round::new(&pools, &wishes, taken);
-        for (who, wish) in wishes.iter().enumerate() {
-            match self.held.get(wish.key).filter(|held| held.uid == wish.service.uid) {
-                Some(held) => round.keep(who, &held.addresses),
-                None => round.keep(who, &recorded(wish.service)),
-            }
+        let had = wishes.iter().map(|wish| self.had(wish, leads)).enumerate();
+        // What somebody else decided since goes before what was decided here.
+        let (since, before): (Vec<_>, Vec<_>) = had.partition(|(_, (_, of_status))| *of_status && !leads);
+        since.iter().chain(&before).for_each(|(who, (addresses, _))| round.keep(*who, addresses));
+        if leads {
+            round.settle();
         }
-        give(&mut round);
         let allocations: Vec<Allocation> = round.finish();
         let held = |(wish, allocation): (&Wish<'_>, &Allocation)| {
-            let held = Held { uid: wish.service.uid.clone(), addresses: allocation.addresses.clone() };
-            (wish.key.clone(), held)
+            let (uid, shown) = (wish.service.uid.clone(), recorded(wish.service));
+            (wish.key.clone(), Held { uid, addresses: allocation.addresses.clone(), shown })
         };
         self.held = wishes.iter().zip(&allocations).map(held).collect();
         wishes.iter().map(|wish| wish.key.clone()).zip(allocations).collect()
+    }
+
+    /// What a Service had, and whether its status says so.
+    fn had(&self, wish: &Wish<'_>, leads: bool) -> (Vec<IpAddr>, bool) {
+        let shown = recorded(wish.service);
+        let held = self.held.get(wish.key).filter(|held| held.uid == wish.service.uid);
+        let is_news = |held: &Held| !shown.is_empty() && (held.addresses.is_empty() || held.shown != shown);
+        match held.filter(|held| leads || !is_news(held)) {
+            Some(held) => (held.addresses.clone(), false),
+            None => (shown, true),
+        }
     }
 }
 

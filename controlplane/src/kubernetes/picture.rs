@@ -68,9 +68,15 @@ impl Picture {
         );
     }
 
-    /// Returns once the Services are as new as they were at the call, or newer.
+    /// Returns once the Services and the pools are as new as they were at the call, or newer. A kind that is new to the
+    /// cluster is asked for now and then only, and then this takes until it was.
     pub fn is_current(&self, client: Client) -> impl Future<Output = ()> + Send + use<> {
-        term::caught_up(client, self.services.clone())
+        let services = term::caught_up(client.clone(), self.services.clone());
+        let pools = term::caught_up(client, self.pools.clone());
+        async {
+            services.await;
+            pools.await;
+        }
     }
 
     /// A Service as the API has it.

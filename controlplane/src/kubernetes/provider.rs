@@ -139,8 +139,8 @@ struct Provider {
     client: Client,
     writer: Writer,
     terms: Terms,
-    /// Since when the dataplane serves something else than what is wanted.
-    waiting_since: Option<Instant>,
+    /// Since when the dataplane serves something else for a Service than what is wanted.
+    waiting_since: BTreeMap<ServiceKey, Instant>,
     /// Since when the cluster is to be told something.
     untold_since: Option<Instant>,
 }
@@ -172,7 +172,7 @@ impl Provider {
             defined: Judged::default(),
             ipam: Ipam::default(),
             moved: BTreeMap::new(),
-            waiting_since: None,
+            waiting_since: BTreeMap::new(),
             untold_since: None,
         }
     }
@@ -336,14 +336,7 @@ impl Provider {
         let served = self.outlets.served.borrow().clone();
         let programmed = served.as_ref().map(|snapshot| self.programmed(snapshot, facts));
         let problems = problems(allocations, |of| of.problem.as_ref());
-        let all = translated.iter().all(|(key, translated)| {
-            let of = programmed.as_ref().and_then(|programmed| programmed.get(key));
-            let served = translated.vips().iter().all(|vip| of.is_some_and(|of| of.contains(vip)));
-            served || left_out(translated).is_some()
-        });
-        let now = now();
-        self.waiting_since = if all { None } else { self.waiting_since.or(Some(now)) };
-        let overdue = self.waiting_since.is_some_and(|since| now.duration_since(since) >= OVERDUE);
+        let overdue = self.overdue(translated, programmed.as_ref());
         let (writer, picture) = (&self.writer, &self.picture);
         let version = |key: &ServiceKey| picture.service(key)?.metadata.resource_version.clone();
         let is_free = |key: &ServiceKey| writer.is_free(&facts.services[key].uid, || version(key));
@@ -357,12 +350,31 @@ impl Provider {
                 programmed: programmed
                     .as_ref()
                     .map(|programmed| programmed.get(key).map_or(&[][..], Vec::as_slice)),
-                overdue,
+                overdue: overdue.contains(key),
             })
         });
         let later = |(key, _): &(ServiceKey, _)| facts.services.contains_key(key) && !is_free(key);
         self.moved = moved.into_iter().filter(later).collect();
         actions
+    }
+
+    /// Services that the dataplane, which is there, should serve by now and does not.
+    fn overdue(
+        &mut self,
+        translated: &BTreeMap<ServiceKey, Translated>,
+        programmed: Option<&BTreeMap<ServiceKey, Vec<IpAddr>>>,
+    ) -> BTreeSet<ServiceKey> {
+        let waits = |(key, translated): &(&ServiceKey, &Translated)| {
+            let served =
+                |vip: &IpAddr| programmed.is_none_or(|all| all.get(*key).is_some_and(|of| of.contains(vip)));
+            !translated.vips().iter().all(served) && left_out(translated).is_none()
+        };
+        let (now, before) = (now(), std::mem::take(&mut self.waiting_since));
+        let since = |key: &ServiceKey| before.get(key).copied().unwrap_or(now);
+        let waiting = translated.iter().filter(waits).map(|(key, _)| (key.clone(), since(key)));
+        self.waiting_since = waiting.collect();
+        let overdue = self.waiting_since.iter().filter(|(_, since)| now.duration_since(**since) >= OVERDUE);
+        overdue.map(|(key, _)| key.clone()).collect()
     }
 
     /// The addresses that the dataplane serves for each Service; names of services say whose they are.
@@ -409,7 +421,8 @@ impl Provider {
         if self.terms.role() != Role::Leader {
             return None;
         }
-        let overdue = self.waiting_since.map(|since| since + OVERDUE).filter(|at| *at > now());
+        let overdue = self.waiting_since.values().map(|since| *since + OVERDUE);
+        let overdue = overdue.filter(|at| *at > now()).min();
         let untold = self.untold_since.map(|since| since + TELL_WITHIN);
         let tries = self.writer.next_try().into_iter().chain(self.teller.next_try());
         tries.chain(overdue).chain(untold).min()

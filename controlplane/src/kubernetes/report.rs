@@ -68,7 +68,8 @@ pub struct Outcome<'a> {
     /// Its addresses that the dataplane has acknowledged to serve, those of before included. `None`: it has not said
     /// anything since the start, so nothing can be taken to be served or withdrawn.
     pub programmed: Option<&'a [IpAddr]>,
-    /// The dataplane has not taken over what it shall do for so long, a second or two, that people should know.
+    /// The dataplane, which is there, has not taken over what it shall do for this one for so long, a second or two, that
+    /// people should know.
     pub overdue: bool,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
-use shunt_api::config::LeftOut;
+use shunt_api::config::{LeftOut, Part};
 use shunt_api::snapshot::Snapshot;
 use shunt_api::status::{ClusterAway, ClusterRole, ClusterServices, ClusterSource, ClusterStatus, TimeMs};
 
@@ -12,6 +12,7 @@ use super::facts::{Facts, ServiceKey};
 use super::ipam::Allocation;
 use super::picture::Contact;
 use super::report::ownership::{Class, is_ours};
+use super::translate::nodes::NODE_ADDRESS_TAKEN;
 use super::translate::{self, Problem, Translated};
 use super::wants::Name;
 use super::{election, subject};
@@ -97,12 +98,16 @@ pub fn add_left_out(translated: &mut BTreeMap<ServiceKey, Translated>, left_out:
     }
     for translated in translated.values_mut() {
         let wanted = &translated.wanted;
-        let is_its = |left: &&LeftOut| match left.check_only {
-            true => wanted.pools.iter().any(|pool| pool.name == left.service),
-            false => wanted.services.iter().any(|service| service.name == left.service),
+        let is_its = |left: &&LeftOut| match left.part {
+            Part::Service => wanted.services.iter().any(|service| service.name == left.name),
+            Part::Check | Part::Backend => wanted.pools.iter().any(|pool| pool.name == left.name),
         };
-        let reason = |left: &LeftOut| if left.check_only { NOT_CHECKED } else { LEFT_OUT };
-        let problem = |left: &LeftOut| Problem::new(reason(left), left.reason.clone());
+        let reason = |part: Part| match part {
+            Part::Service => LEFT_OUT,
+            Part::Check => NOT_CHECKED,
+            Part::Backend => NODE_ADDRESS_TAKEN,
+        };
+        let problem = |left: &LeftOut| Problem::new(reason(left.part), left.reason.clone());
         let problems: HashSet<Problem> = left_out.iter().filter(is_its).map(problem).collect();
         translated.problems.extend(problems);
     }

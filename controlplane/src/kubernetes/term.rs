@@ -1,23 +1,26 @@
 //! One time of leading: it begins only when what is known of the cluster is as new as the Lease, and while it lasts its
 //! gate is open.
 //!
-//! A leader that has just been elected may know less than the one before wrote: addresses that it would take for free.
+//! A leader that has just been elected may know less than the one before: addresses that it would take for free, or pools
+//! without which it would take their addresses away.
 
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
 use kube::runtime::reflector::Store;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Error, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::election::{Seat, Standing};
 use crate::until::now;
 
-/// Until the Services are compared again.
+/// Until what is known is compared again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// What the API answers about a kind that it does not know.
+const NOT_FOUND: u16 = 404;
 
 /// Open while this box leads, by its own clock.
 #[derive(Clone, Debug)]
@@ -118,16 +121,23 @@ async fn prepared(next: &mut Option<Prepared>) -> u64 {
     *term
 }
 
-/// Returns once the Services known are as new as those that the API lists.
-pub async fn caught_up(client: Client, known: Store<Service>) {
+/// Returns once the objects of a kind that are known are as new as those that the API lists; it has none of a kind that it
+/// does not know.
+pub async fn caught_up<K>(client: Client, known: Store<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + 'static,
+{
     loop {
         // By no version: the newest there are.
-        let listed = Api::<Service>::all(client.clone()).list_metadata(&ListParams::default()).await;
-        let current = listed.is_ok_and(|listed| {
-            let versions = listed.items.iter().map(|service| (service.uid(), service.resource_version()));
-            let known = known.state().into_iter().map(|service| (service.uid(), service.resource_version()));
-            is_current(versions, &known.collect())
-        });
+        let current = match Api::<K>::all(client.clone()).list_metadata(&ListParams::default()).await {
+            Ok(listed) => {
+                let versions = listed.items.iter().map(|object| (object.uid(), object.resource_version()));
+                let known = known.state().into_iter().map(|object| (object.uid(), object.resource_version()));
+                is_current(versions, &known.collect())
+            }
+            Err(Error::Api(status)) => status.code == NOT_FOUND,
+            Err(_) => false,
+        };
         if current {
             return;
         }

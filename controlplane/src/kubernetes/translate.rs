@@ -136,10 +136,7 @@ pub fn merged<'a>(translated: impl IntoIterator<Item = &'a Translated>) -> Wante
 
 /// The name of what is served for a Service, but for the family at its end.
 pub fn name(settings: &Settings, key: &ServiceKey) -> String {
-    match &settings.cluster {
-        Some(cluster) => format!("{cluster}/{key}"),
-        None => key.to_string(),
-    }
+    format!("{}{key}", wanted::prefix(settings.cluster.as_deref()))
 }
 
 /// Why a Service that is ours cannot have an address at all.
@@ -282,13 +279,14 @@ fn add_family(
     let wanted = &mut translated.wanted;
     wanted.services.push(wanted::Service { name, vips, pool: wanted.pools.len(), ..common.service.clone() });
     wanted.pools.push(pool);
+    wanted.created_s.push(inputs.service.created_s);
 }
 
 /// The name of the pool that all Services have in common which ask of all nodes the same: `nodes:dr/v4/keep`, with the
 /// check at its end if that is not the usual one. The colon keeps it apart from the names of Services. `None` if the
 /// check depends on the Service.
 fn shared_name(settings: &Settings, mode: Mode, family: &str, pool: &Pool) -> Option<String> {
-    let cluster = settings.cluster.as_ref().map_or_else(String::new, |cluster| format!("{cluster}/"));
+    let cluster = wanted::prefix(settings.cluster.as_deref());
     let on_down = match pool.on_down {
         OnDown::Keep => "keep",
         OnDown::Rehash => "rehash",

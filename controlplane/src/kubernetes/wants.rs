@@ -39,11 +39,24 @@ impl Wants {
         Self { remembered, ..Self::default() }
     }
 
-    /// Forgets all clusters but these.
-    pub fn keep_only(&mut self, is_configured: impl Fn(&Name) -> bool) {
-        self.served.retain(|name, _| is_configured(name));
-        self.remembered.0.retain(|name, _| is_configured(name));
-        self.done_without.retain(|name| is_configured(name));
+    /// Goes on with these clusters alone: what each was called before, and what it is called now.
+    pub fn carry_over(&mut self, clusters: &[(Name, Name)]) {
+        let mut before = std::mem::take(self);
+        for (old, new) in clusters {
+            let called = |wanted: Arc<Wanted>| match old == new {
+                true => wanted,
+                false => Arc::new(wanted.renamed(old.as_deref(), new.as_deref())),
+            };
+            if let Some(Want { wanted, live }) = before.served.remove(old) {
+                self.served.insert(new.clone(), Want { wanted: called(wanted), live });
+            }
+            if let Some(wanted) = before.remembered.0.remove(old) {
+                self.remembered.0.insert(new.clone(), called(wanted));
+            }
+            if before.done_without.remove(old) {
+                self.done_without.insert(new.clone());
+            }
+        }
     }
 
     /// Takes in what a cluster says.
@@ -151,7 +164,7 @@ mod tests {
             "#
         );
         let config = Config::parse(&text, "f").unwrap();
-        Wanted { pools: config.pools, services: config.services }
+        Wanted { pools: config.pools, services: config.services, created_s: vec![7] }
     }
 
     fn name(text: &str) -> Name {
@@ -209,10 +222,39 @@ mod tests {
         assert_eq!(wants.memory(), remembered());
         wants.recall(&name("a"));
         assert_eq!(wants.memory(), remembered());
-        wants.keep_only(|of| *of == name("b"));
+        wants.carry_over(&[(name("b"), name("b"))]);
         assert!(!wants.knows(&name("a")) && wants.recall(&name("b")));
         assert_eq!(vips(&wants), ["203.0.113.2"]);
-        wants.keep_only(|_| false);
+        wants.carry_over(&[]);
         assert_eq!(wants.memory(), Remembered::default());
+    }
+
+    #[test]
+    fn what_a_cluster_wants_goes_with_it_when_it_is_called_otherwise() {
+        let names = |wants: &Wants| {
+            let Wanted { pools, services, .. } = wants.merged();
+            let services = services.into_iter().map(|service| service.name);
+            pools.into_iter().map(|pool| pool.name).chain(services).collect::<Vec<_>>()
+        };
+        let mut wants = Wants::default();
+        wants.set(&None, wanted("203.0.113.1"));
+        let mut before = None;
+        for (now, expected) in
+            [(Some("a"), ["a/p", "a/web"]), (Some("b"), ["b/p", "b/web"]), (None, ["p", "web"])]
+        {
+            let now = now.map(String::from);
+            wants.carry_over(&[(before, now.clone())]);
+            assert_eq!(
+                (names(&wants), wants.source(&now)),
+                (expected.map(String::from).into(), ClusterSource::Live)
+            );
+            before = now;
+        }
+        // Also what is only remembered, and that one is not waited for.
+        let mut wants = Wants::new(wants.memory());
+        wants.do_without(&name("c"));
+        wants.carry_over(&[(None, name("d")), (name("c"), name("e"))]);
+        assert!(wants.recall(&name("d")) && !wants.is_awaited(&name("e")));
+        assert_eq!(names(&wants), ["d/p", "d/web"]);
     }
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::pools::Pools;
 use super::wish::Wish;
-use super::{Reason, Refusal, SHARE};
+use super::{Reason, Refusal, SHARE, recorded};
 use crate::kubernetes::facts::{Family, ServiceKey};
 
 /// Most addresses of the same key that are looked at for one to share: where thousands of Services have one key and
@@ -22,6 +22,8 @@ pub struct Book<'w> {
     uses: HashMap<IpAddr, Use<'w>>,
     /// What can be given to nobody, and who has it.
     taken: HashMap<IpAddr, Holder<'w>>,
+    /// Whose status has it. Until it has not any more, kube-proxy takes packets to it for that one.
+    shown: HashMap<IpAddr, Vec<usize>>,
     /// Addresses in use by key.
     partners: HashMap<&'w str, BTreeSet<IpAddr>>,
     /// Addresses that were in use and no longer are: a cursor may be past them.
@@ -33,7 +35,7 @@ pub struct Book<'w> {
 /// Who has an address that is not given here.
 #[derive(Clone, Copy, Debug)]
 pub enum Holder<'f> {
-    /// One that is not ours, or has still to be released.
+    /// One that is not ours, has still to be released, or shows what it has left.
     Service(&'f ServiceKey),
     /// By name.
     Node(&'f str),
@@ -67,11 +69,18 @@ pub struct Obstacle<'w> {
 impl<'w> Book<'w> {
     /// None of the Services has anything.
     pub fn new(pools: &'w Pools<'w>, wishes: &'w [Wish<'w>], taken: HashMap<IpAddr, Holder<'w>>) -> Self {
+        let mut shown: HashMap<IpAddr, Vec<usize>> = HashMap::with_capacity(wishes.len());
+        for (who, wish) in wishes.iter().enumerate() {
+            recorded(wish.service)
+                .into_iter()
+                .for_each(|address| shown.entry(address).or_default().push(who));
+        }
         Self {
             pools,
             wishes,
             uses: HashMap::with_capacity(wishes.len()),
             taken,
+            shown,
             partners: HashMap::new(),
             freed: BTreeSet::new(),
             cursors: HashMap::new(),
@@ -123,47 +132,69 @@ impl<'w> Book<'w> {
             return Vec::new();
         };
         let looked_at = addresses.iter().copied().take(PARTNERS_MAX);
-        looked_at.filter(|address| self.obstacle(*address, who).is_none()).collect()
+        let is_its =
+            |address: &IpAddr| self.obstacle(*address, who).is_none() && self.holder(*address, who).is_none();
+        looked_at.filter(is_its).collect()
     }
 
-    /// An address of a pool that nobody uses.
-    pub fn free(&mut self, pool: usize, family: Family) -> Option<IpAddr> {
-        self.freed_in(pool, family).or_else(|| self.next(pool, family))
+    /// An address of a pool that nobody uses, for a Service; rather one that it shows.
+    pub fn free(&mut self, pool: usize, family: Family, who: usize) -> Option<IpAddr> {
+        let own = || self.shown_in(pool, family, who);
+        own().or_else(|| self.freed_in(pool, family, who)).or_else(|| self.next(pool, family, who))
     }
 
-    fn freed_in(&self, pool: usize, family: Family) -> Option<IpAddr> {
+    /// A cursor may be past it, since it is given to nobody else.
+    fn shown_in(&self, pool: usize, family: Family, who: usize) -> Option<IpAddr> {
+        let is_free = |address: &IpAddr| {
+            let of_pool = Family::of(*address) == family && self.pools.contains(pool, *address);
+            of_pool && !self.uses.contains_key(address) && self.is_given(pool, *address, who)
+        };
+        recorded(self.wishes[who].service).into_iter().find(is_free)
+    }
+
+    fn freed_in(&self, pool: usize, family: Family, who: usize) -> Option<IpAddr> {
         if self.freed.is_empty() {
             return None;
         }
         let ranges = self.pools.ranges(pool, family).iter();
         let mut freed = ranges.flat_map(|range| self.freed.range(range.first()..=range.last()));
-        freed
-            .find(|address| self.pools.at(pool).gives(**address) && !self.taken.contains_key(address))
-            .copied()
+        freed.find(|address| self.is_given(pool, **address, who)).copied()
+    }
+
+    /// Whether a pool gives a Service one of its addresses, but for who uses it.
+    fn is_given(&self, pool: usize, address: IpAddr, who: usize) -> bool {
+        self.pools.at(pool).gives(address) && self.holder(address, who).is_none()
     }
 
     /// Moves a cursor on to the next address that nobody uses.
-    fn next(&mut self, pool: usize, family: Family) -> Option<IpAddr> {
-        let cursor = self.cursors.entry((pool, family)).or_default();
-        loop {
-            let range = self.pools.ranges(pool, family).get(cursor.range)?;
+    fn next(&mut self, pool: usize, family: Family, who: usize) -> Option<IpAddr> {
+        let mut cursor = self.cursors.get(&(pool, family)).copied().unwrap_or_default();
+        let mut found = None;
+        while let (None, Some(range)) = (found, self.pools.ranges(pool, family).get(cursor.range)) {
             match range.nth(cursor.offset) {
-                None => *cursor = Cursor { range: cursor.range + 1, offset: 0 },
-                Some(address)
-                    if self.pools.at(pool).gives(address)
-                        && !self.uses.contains_key(&address)
-                        && !self.taken.contains_key(&address) =>
-                {
-                    return Some(address);
+                None => cursor = Cursor { range: cursor.range + 1, offset: 0 },
+                Some(address) if !self.uses.contains_key(&address) && self.is_given(pool, address, who) => {
+                    found = Some(address);
                 }
                 Some(_) => cursor.offset += 1,
             }
         }
+        self.cursors.insert((pool, family), cursor);
+        found
     }
 
-    /// Refuses an address that nobody can be given.
-    pub fn is_ours_to_give(&self, address: IpAddr) -> Result<(), Refusal> {
-        let message = match self.taken.get(&address) {
+    /// Who has an address that this Service therefore cannot be given, though no pool's user has it.
+    fn holder(&self, address: IpAddr, who: usize) -> Option<Holder<'w>> {
+        let uses = |other: &usize| self.uses.get(&address).is_some_and(|used| used.users.contains(other));
+        let has_left = |other: &&usize| **other != who && !uses(other);
+        let shown = || self.shown.get(&address)?.iter().find(has_left);
+        let taken = self.taken.get(&address).copied();
+        taken.or_else(|| shown().map(|other| Holder::Service(self.wishes[*other].key)))
+    }
+
+    /// Refuses an address that a Service cannot be given, whoever uses it.
+    pub fn is_ours_to_give(&self, address: IpAddr, who: usize) -> Result<(), Refusal> {
+        let message = match self.holder(address, who) {
             None => return Ok(()),
             Some(Holder::Service(key)) => {
                 format!(

@@ -168,16 +168,46 @@ proptest! {
         }
     }
 
-    /// The status is all that another leader needs.
+    /// The status is all that another leader needs. What one has left another may get once no status has it.
     #[test]
     fn another_leader_gives_the_same(pools in pools(), mut facts in facts()) {
-        let before = assign(&mut Ipam::default(), &pools, &facts);
-        for (key, given) in &before {
-            let ingress = |address: &IpAddr| Ingress { ip: Some(*address), ip_mode: None, ports: vec![] };
-            facts.services.get_mut(key).unwrap().ingress = given.addresses.iter().map(ingress).collect();
+        let mut ipam = Ipam::default();
+        let mut before = assign(&mut ipam, &pools, &facts);
+        for rounds in 0.. {
+            for (key, given) in &before {
+                let ingress = |address: &IpAddr| Ingress { ip: Some(*address), ip_mode: None, ports: vec![] };
+                facts.services.get_mut(key).unwrap().ingress = given.addresses.iter().map(ingress).collect();
+            }
+            let after = assign(&mut ipam, &pools, &facts);
+            check(&pools, &facts, &after);
+            if lasting(&before) == lasting(&after) {
+                break;
+            }
+            prop_assert!(rounds < 24, "it never settles: {:?} {:?}", before, after);
+            before = after;
         }
         let after = assign(&mut Ipam::default(), &pools, &facts);
         prop_assert_eq!(lasting(&before), lasting(&after));
+    }
+
+    /// Nobody gets what another shows that has it no more.
+    #[test]
+    fn what_is_left_is_nobodys_while_it_is_shown(pools in pools(), mut facts in facts()) {
+        let mut ipam = Ipam::default();
+        let before = assign(&mut ipam, &pools, &facts);
+        for service in facts.services.values_mut() {
+            service.annotations.remove(ADDRESSES);
+        }
+        let after = assign(&mut ipam, &pools, &facts);
+        for (key, given) in &after {
+            for address in given.addresses.iter().filter(|address| !before[key].addresses.contains(address)) {
+                let left = facts.services.iter().find(|(other, service)| {
+                    let shows = service.ingress.iter().any(|ingress| ingress.ip == Some(*address));
+                    *other != key && shows && !after[*other].addresses.contains(address)
+                });
+                prop_assert!(left.is_none(), "{} got {}, which {:?} shows", key, address, left);
+            }
+        }
     }
 
     /// Others keep what they have, unless they waited for what became free.

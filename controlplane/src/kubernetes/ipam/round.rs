@@ -26,6 +26,8 @@ pub struct Round<'w> {
 
 /// Where a Service may get addresses from.
 struct Choice {
+    /// The Service.
+    who: usize,
     /// In the order to try them.
     pools: Vec<usize>,
     /// Addresses that it can share, which are better than free ones.
@@ -47,7 +49,8 @@ impl<'w> Round<'w> {
         }
     }
 
-    /// Lets a Service keep what it had, as far as that can be. To be called in order of age, before all else.
+    /// Lets a Service keep what it had, as far as that can be: those that come later leave what they cannot share. To be
+    /// called before all else.
     pub fn keep(&mut self, who: usize, had: &[IpAddr]) {
         for &address in had {
             let family = Family::of(address);
@@ -154,7 +157,7 @@ impl<'w> Round<'w> {
                 self.pools.at(pool).name
             )));
         }
-        self.book.is_ours_to_give(address)?;
+        self.book.is_ours_to_give(address, who)?;
         let obstacle = self.book.obstacle(address, who);
         obstacle.map_or(Ok(()), |obstacle| Err(self.book.in_use(address, &obstacle)))
     }
@@ -215,7 +218,7 @@ impl<'w> Round<'w> {
             let shares = |pool: usize| shareable.iter().any(|address| self.pools.contains(pool, *address));
             pools.sort_by_key(|pool| !shares(*pool));
         }
-        Ok(Choice { pools, shareable })
+        Ok(Choice { who, pools, shareable })
     }
 
     /// Both from one pool if that can be, or else whichever can be had. A second address is of the first one's pool,
@@ -247,7 +250,7 @@ impl<'w> Round<'w> {
         let beside = held.and_then(|address| self.pools.of(address));
         let mut pools = choice.pools.clone();
         pools.sort_by_key(|pool| Some(*pool) != beside);
-        let choice = Choice { pools, shareable: choice.shareable.clone() };
+        let choice = Choice { pools, shareable: choice.shareable.clone(), ..*choice };
         families.into_iter().try_fold(kept, |kept, family| self.add(kept, family, &choice))
     }
 
@@ -274,7 +277,7 @@ impl<'w> Round<'w> {
     fn pick(&mut self, pool: usize, family: Family, choice: &Choice) -> Option<IpAddr> {
         let of_family = choice.shareable.iter().copied().filter(|address| Family::of(*address) == family);
         let shared = of_family.into_iter().find(|address| self.pools.contains(pool, *address));
-        shared.or_else(|| self.book.free(pool, family))
+        shared.or_else(|| self.book.free(pool, family, choice.who))
     }
 
     /// Makes it so.

@@ -139,15 +139,12 @@ impl Told {
     }
 }
 
-/// Of what people change, and of the nodes: not of pods, which come and go with every roll-out.
+/// Of what people change about the Service: neither of pods, which come and go with every roll-out, nor of nodes, which
+/// thousands of Services have in common.
 fn fingerprint(service: &Service, translated: &Translated) -> u64 {
     let mut hasher = DefaultHasher::new();
     (translated.mode, &translated.wanted.services, service.local).hash(&mut hasher);
-    for pool in &translated.wanted.pools {
-        pool.check.hash(&mut hasher);
-        let takes = |backend: &&translate::wanted::Backend| !service.local && backend.weight > 0;
-        pool.backends.iter().filter(takes).for_each(|backend| backend.address.hash(&mut hasher));
-    }
+    translated.wanted.pools.iter().for_each(|pool| pool.check.hash(&mut hasher));
     hasher.finish()
 }
 

@@ -53,19 +53,22 @@ pub fn refused(service: &Service, outcome: &Outcome<'_>, problem: &Problem) -> S
 
 /// Of a Service whose addresses the dataplane has not taken over, though it should have by now, or is not to take over
 /// because of what else is configured: what it showed stays.
-/// Before that nothing is said, because most of the time it takes only a moment, at a start too.
+/// Before that nothing is said, because most of the time it takes only a moment, at a start too. Nor is it while the
+/// dataplane says nothing at all: that concerns every Service alike, and soon a box whose dataplane serves leads.
 pub fn waiting(service: &Service, outcome: &Outcome<'_>) -> Option<Status> {
     let left_out = outcome.translated.and_then(left_out);
     let why = "the dataplane does not serve it yet; if it stays so, see `lbctl status` on the box";
     let (reason, why) = left_out.map_or(("WaitingForDataplane", why), |of| (&of.reason, &of.message));
-    (outcome.overdue || left_out.is_some()).then(|| Status {
+    let overdue = outcome.overdue && outcome.programmed.is_some();
+    (overdue || left_out.is_some()).then(|| Status {
         ingress: service.ingress.clone(),
         conditions: vec![allocated(service, outcome), condition(service, PROGRAMMED, false, reason, why)],
     })
 }
 
 /// Of a Service that the dataplane serves. It is shown whatever the health of its nodes, because kube-proxy takes
-/// packets to an address only when the status has it.
+/// packets to an address only when the status has it. What cannot be served is not shown anew, but an address that was
+/// stays.
 pub fn serving(service: &Service, outcome: &Outcome<'_>, translated: &Translated, nat: IpMode) -> Status {
     let vips = translated.vips();
     // Where no port can be served, the errors need an entry to stand in.
@@ -76,7 +79,10 @@ pub fn serving(service: &Service, outcome: &Outcome<'_>, translated: &Translated
         ip_mode: Some(ip_mode.word().into()),
         ports: ports(service, translated),
     };
-    let shown = outcome.addresses.iter().filter(|address| no_port || vips.contains(address));
+    // The status is the record of who has an address, so what is shown stays while the Service has it.
+    let recorded = |address: &IpAddr| service.ingress.iter().any(|ingress| ingress.ip == Some(*address));
+    let is_shown = |address: &&IpAddr| no_port || vips.contains(address) || recorded(address);
+    let shown = outcome.addresses.iter().filter(is_shown);
     Status {
         ingress: shown.map(entry).collect(),
         conditions: vec![

@@ -4,8 +4,8 @@
 use super::ownership::FINALIZER;
 use super::status::{ADDRESS_ALLOCATED, PROGRAMMED};
 use super::*;
-use crate::kubernetes::facts::Ingress;
-use shunt_api::config::LeftOut;
+use crate::kubernetes::facts::{Family, Ingress};
+use shunt_api::config::{LeftOut, Part};
 use world::{CLASS, NOW, World, ip, port, reporter, service};
 
 mod converge;
@@ -74,9 +74,11 @@ fn a_restart_writes_and_tells_nothing() {
 }
 
 #[test]
-fn a_dataplane_that_stays_away_is_told_but_takes_no_address_away() {
+fn a_dataplane_that_does_not_take_over_is_told_but_takes_no_address_away() {
     let mut world = served(service());
     (world.programmed, world.overdue) = (None, true);
+    assert_eq!(world.look(), [], "nothing is known of it");
+    world.programmed = Some(vec![]);
     while world.step() {}
     assert_eq!(world.condition(PROGRAMMED), (false, "WaitingForDataplane"));
     assert_eq!(world.service.ingress.len(), 1);
@@ -249,6 +251,32 @@ fn a_moved_address_is_shown_when_the_new_one_is_served() {
 }
 
 #[test]
+fn an_address_that_cannot_be_served_any_more_stays_on_record() {
+    let nat: BTreeMap<_, _> = [("shunt.dev/mode".to_owned(), "nat".to_owned())].into();
+    let mut world = World::new(Service { annotations: nat, ..service() });
+    world.addresses.push(ip("2001:db8::10"));
+    let shown = |world: &World| -> Vec<_> { world.service.ingress.iter().filter_map(|of| of.ip).collect() };
+    world.settle();
+    assert_eq!(shown(&world), [ip("203.0.113.10")], "there is no source for the other, and there was none");
+    world.nat_families.push(Family::V6);
+    world.settle();
+    assert_eq!(shown(&world), world.addresses);
+    for families in [vec![Family::V4], vec![]] {
+        world.nat_families = families;
+        world.settle();
+        assert_eq!(shown(&world), world.addresses);
+        assert_eq!(world.condition(PROGRAMMED), (false, "NoNatSource"));
+    }
+    // Another address was never served.
+    world.addresses.remove(0);
+    world.settle();
+    assert_eq!(shown(&world), world.addresses);
+    world.addresses = vec![ip("203.0.113.11")];
+    world.settle();
+    assert!(shown(&world).is_empty());
+}
+
+#[test]
 fn a_second_family_is_added_behind_the_first() {
     let mut world = served(service());
     world.addresses.push(ip("2001:db8::10"));
@@ -265,13 +293,17 @@ fn a_headless_service_is_refused() {
 // Transitions.
 
 #[test]
-fn changes_are_told_but_not_every_pod() {
+fn changes_of_the_service_are_told_but_neither_pods_nor_nodes() {
     let mut world = served(service());
     world.service.ports[0].port = 81;
     // The dataplane is asked first, and what is shown needs no change.
     assert_eq!(world.settle(), "(UpdatedLoadBalancer)");
-    world.nodes = 3;
-    assert_eq!(world.settle(), "(UpdatedLoadBalancer)");
+    for check in ["auto", "tcp"] {
+        world.service.annotations.insert("shunt.dev/health-check".into(), check.into());
+        world.settle();
+        world.nodes += 1;
+        assert_eq!(world.settle(), "", "they are those of thousands of Services");
+    }
     world.service.source_ranges = vec!["192.0.2.0/24".into()];
     assert_eq!(world.settle(), "(UpdatedLoadBalancer)");
 }
@@ -299,23 +331,22 @@ fn an_unknown_annotation_is_told_once_and_counts_for_nothing() {
 
 #[test]
 fn a_service_that_is_left_out_is_told_why_until_it_is_served() {
-    let left =
-        |service: &str, check_only| LeftOut { service: service.into(), check_only, reason: "taken".into() };
+    let left = |name: &str, part| LeftOut { part, name: name.into(), reason: "taken".into() };
     let mut service = service();
     // With a check that is its own, it has a pool of its own.
     service.annotations.insert("shunt.dev/health-check".into(), "tcp".into());
     let mut world = World::new(service);
-    world.left_out = vec![left("shop/web", false)];
+    world.left_out = vec![left("shop/web", Part::Service)];
     assert_eq!(world.settle(), "(EnsuringLoadBalancer) finalizer status[] (LeftOut)");
     assert_eq!(world.condition(PROGRAMMED), (false, "LeftOut"));
     assert_eq!(world.condition(ADDRESS_ALLOCATED), (true, "Allocated"));
     world.reporter = reporter();
     assert_eq!(world.settle(), "");
-    world.left_out = vec![left("shop/web/v4", true)];
+    world.left_out = vec![left("shop/web/v4", Part::Check)];
     assert_eq!(world.settle(), "(NotChecked) status[203.0.113.10] (EnsuredLoadBalancer)");
     assert_eq!(world.condition(PROGRAMMED), (true, "Programmed"));
     // It is served no longer, and what it shows stays.
-    world.left_out = vec![left("shop/web", false)];
+    world.left_out = vec![left("shop/web", Part::Service)];
     assert_eq!(world.settle(), "(LeftOut) status[203.0.113.10]");
     assert_eq!(world.service.ingress.len(), 1);
 }

@@ -35,7 +35,10 @@ fn world() -> World {
     World {
         service: Service { wants_load_balancer: true, class: Some(CLASS.into()), ..Service::default() },
         allocation: Allocation { addresses: vec![[203, 0, 113, 1].into()], ..Allocation::default() },
-        translated: Translated { wanted: Wanted { pools, services }, ..Translated::default() },
+        translated: Translated {
+            wanted: Wanted { pools, services, created_s: vec![0] },
+            ..Translated::default()
+        },
         served: true,
     }
 }
@@ -53,9 +56,9 @@ impl World {
         [counts.served, counts.waiting, counts.refused]
     }
 
-    fn leave_out(&mut self, service: &str, check_only: bool) {
+    fn leave_out(&mut self, part: Part, name: &str) {
         let mut translated = [(key("web"), std::mem::take(&mut self.translated))].into();
-        let left = LeftOut { service: service.into(), check_only, reason: "taken".into() };
+        let left = LeftOut { part, name: name.into(), reason: "taken".into() };
         add_left_out(&mut translated, &[left]);
         self.translated = translated.remove(&key("web")).unwrap();
     }
@@ -85,17 +88,21 @@ fn services_are_counted_as_they_fare() {
 #[test]
 fn what_is_left_out_is_a_problem_of_its_service() {
     let mut whole = world();
-    whole.leave_out("shop/web", false);
+    whole.leave_out(Part::Service, "shop/web");
     assert_eq!(left_out(&whole.translated), Some(&Problem::new("LeftOut", "taken")));
     assert_eq!(whole.counts(), [0, 0, 1]);
     let mut check = world();
-    check.leave_out("shop/web/v4", true);
+    check.leave_out(Part::Check, "shop/web/v4");
     assert_eq!(check.translated.problems, [Problem::new("NotChecked", "taken")]);
     assert_eq!((left_out(&check.translated), check.counts()), (None, [1, 0, 0]));
+    let mut backend = world();
+    backend.leave_out(Part::Backend, "shop/web/v4");
+    assert_eq!(backend.translated.problems, [Problem::new("NodeAddressTaken", "taken")]);
+    assert_eq!((left_out(&backend.translated), backend.counts()), (None, [1, 0, 0]));
     // Of the service of another family, and of another pool.
     let mut other = world();
-    other.leave_out("shop/web/v4", false);
-    other.leave_out("shop/web", true);
+    other.leave_out(Part::Service, "shop/web/v4");
+    other.leave_out(Part::Check, "shop/web");
     assert_eq!(other.translated.problems, []);
 }
 

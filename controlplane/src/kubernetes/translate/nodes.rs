@@ -17,6 +17,9 @@ use crate::kubernetes::facts::{Endpoint, Family, Node, Service};
 /// The label that keeps a node from being a backend.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
+/// Reason of the problem that a node gets no traffic, because its address is another's.
+pub const NODE_ADDRESS_TAKEN: &str = "NodeAddressTaken";
+
 /// How well a node suits new flows. Those get them that suit best of the nodes there are, the others drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
@@ -149,7 +152,7 @@ fn other_owner(taken: &[String]) -> Option<Problem> {
          its own, and take nodes' addresses out of the address pools",
         taken.join(", ")
     );
-    (!taken.is_empty()).then(|| Problem::new("NodeAddressTaken", message))
+    (!taken.is_empty()).then(|| Problem::new(NODE_ADDRESS_TAKEN, message))
 }
 
 /// Nodes would take flows, but none of them can be reached.

@@ -50,6 +50,54 @@ fn who_has_an_address_keeps_it_whatever_others_show() {
 }
 
 #[test]
+fn what_a_service_has_left_is_given_to_nobody_while_it_shows_it() {
+    let mut world = World::new(vec![pool("public", &["198.51.100.1", "198.51.100.8/30"])]);
+    for name in ["a", "b"] {
+        world.add(name);
+    }
+    world.restart();
+    world.annotate("a", ADDRESSES, "198.51.100.10");
+    world.add("c");
+    world.add("d");
+    world.annotate("d", ADDRESSES, "198.51.100.1");
+    // Its status is not written yet.
+    let written = "a=198.51.100.10 b=198.51.100.8 c=198.51.100.9 d=";
+    assert_eq!(world.addresses(), written);
+    let problem = "AddressInUse: 198.51.100.1 is in the status of default/a; ask for another, or wait until that one has left it";
+    assert_eq!(world.problem("d"), problem);
+    // It may have it again itself.
+    world.annotate("a", ADDRESSES, "198.51.100.1");
+    assert_eq!(world.addresses(), "a=198.51.100.1 b=198.51.100.8 c=198.51.100.9 d=");
+    world.annotate("a", ADDRESSES, "198.51.100.10");
+    assert_eq!(world.addresses(), written);
+    world.restart();
+    assert_eq!(world.addresses(), "a=198.51.100.10 b=198.51.100.8 c=198.51.100.9 d=198.51.100.1");
+}
+
+#[test]
+fn what_is_shown_by_others_is_shared_with_nobody() {
+    let sharing = |world: &mut World, name: &str, number: u16| {
+        world.add(name).ports = vec![port("TCP", number)];
+        world.annotate(name, SHARE, "web");
+    };
+    let mut world = public();
+    sharing(&mut world, "a", 80);
+    sharing(&mut world, "b", 81);
+    world.restart();
+    assert_eq!(world.addresses(), "a=198.51.100.1 b=198.51.100.1");
+    // Its port is free, but for what its status says.
+    world.annotate("a", ADDRESSES, "198.51.100.5");
+    sharing(&mut world, "c", 80);
+    assert_eq!(world.addresses(), "a=198.51.100.5 b=198.51.100.1 c=198.51.100.2");
+    let node = Node { addresses: vec!["198.51.100.1".parse().unwrap()], ..Node::default() };
+    world.restart();
+    world.facts.nodes.insert("n1".into(), node);
+    sharing(&mut world, "d", 82);
+    let kept = "a=198.51.100.5 b=198.51.100.1 c=198.51.100.2";
+    assert_eq!(world.addresses(), format!("{kept} d=198.51.100.2"), "b keeps it, though a node has it");
+}
+
+#[test]
 fn a_slip_in_a_pool_takes_no_address_away() {
     let mut world = World::new(vec![pool("first", &["198.51.100.0/29"]), pool("second", &["192.0.2.0/29"])]);
     for name in ["a", "b", "both"] {

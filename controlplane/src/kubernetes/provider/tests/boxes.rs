@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::kubernetes::double::Broken;
 use crate::kubernetes::double::objects::pool;
 use crate::kubernetes::election::fitness::GRACE;
 use crate::kubernetes::election::lease::Candidate;
@@ -203,6 +204,20 @@ async fn a_follower_without_the_api_serves_on_and_catches_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_box_that_led_and_cannot_read_the_lease_any_more_serves_what_another_decides() {
+    let (api, first, second) = two().await;
+    api.rule(|request| (request.from == "first" && request.kind == "leases").then_some(Fault::Status(500)));
+    sleep(DEADLINE + MOMENT).await;
+    // It is seen before another leads.
+    api.put("services", service("new", 2, false));
+    sleep(LEASE).await;
+    converge(&first, &second).await;
+    assert_eq!([&first, &second].map(|of| of.rig.told(LEADS)), [1, 1]);
+    assert_eq!(second.wanted().len(), 2);
+    assert_eq!(first.wanted(), second.wanted());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_box_leads_only_once_its_dataplane_has_acknowledged_something() {
     let api = api();
     api.put("services", service("web", 1, false));
@@ -257,4 +272,39 @@ async fn a_box_whose_dataplane_is_away_lets_another_lead() {
     assert_eq!([&first, &second].map(|of| of.rig.told(LEADS)), [2, 1]);
     assert_eq!(first.wanted().into_keys().collect::<Vec<_>>(), ["shop/later", "shop/new"]);
     assert_eq!(first.cannot_lead(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leads_next_knows_the_pools_before_it_takes_an_address_away() {
+    let (api, first, second) = two().await;
+    // The second is told that there is no such kind until it leads, as if the kind were new.
+    let leads = std::sync::atomic::AtomicBool::new(false);
+    api.break_watches(Broken::Ended);
+    api.rule(move |request| {
+        use std::sync::atomic::Ordering::Relaxed;
+        if request.from != "second" {
+            return None;
+        }
+        leads.fetch_or(request.kind == "leases" && request.verb == "update", Relaxed);
+        (request.kind == "shuntpools" && !leads.load(Relaxed)).then_some(Fault::Status(404))
+    });
+    api.put("shuntpools", pool("own", "198.51.100.0/28"));
+    let mut own = service("own", 2, false);
+    own["metadata"]["annotations"] = serde_json::json!({ "shunt.dev/pool": "own" });
+    api.put("services", own);
+    converge(&first, &second).await;
+    let given = first.wanted();
+    assert_eq!(given["shop/own"], ["198.51.100.1"]);
+    assert!(!second.wanted().contains_key("shop/own"), "it knows no such pool");
+    api.writes();
+
+    first.kill_dataplane();
+    for _ in 0..60 {
+        sleep(MOMENT).await;
+        second.obey();
+    }
+    assert_eq!([&first, &second].map(|of| of.rig.told(LEADS)), [1, 1]);
+    assert_eq!(second.wanted(), given);
+    let writes = by(&api.writes_by_client(), "second");
+    assert!(!writes.iter().any(|write| write.starts_with("shop/own")), "{writes:#?}");
 }

@@ -31,14 +31,32 @@ async fn the_finalizer_comes_before_and_the_status_after_the_dataplane() {
 #[tokio::test(start_paused = true)]
 async fn a_dataplane_that_is_long_in_coming_is_told_of_and_nothing_more() {
     let api = api();
-    api.put("services", service("web", 1, false));
     let rig = Rig::start(&api);
+    sleep(MOMENT).await;
+    rig.obey();
+    api.put("services", service("web", 1, false));
+    sleep(Duration::from_secs(2)).await;
+    api.put("services", service("later", 2, false));
+    sleep(Duration::from_secs(1)).await;
+    let claimed =
+        |name: &str| ["(EnsuringLoadBalancer)", "+finalizer"].map(|what| format!("shop/{name} {what}"));
+    let told = |name: &str| vec![format!("shop/{name} status[]")];
+    assert_eq!(api.writes(), [&claimed("web")[..], &claimed("later"), &told("web")].concat());
     sleep(Duration::from_mins(10)).await;
-    let claimed = ["shop/web (EnsuringLoadBalancer)", "shop/web +finalizer", "shop/web status[]"];
-    assert_eq!(api.writes(), claimed);
+    assert_eq!(api.writes(), told("later"), "each has its own time");
     rig.obey();
     sleep(MOMENT).await;
-    assert_eq!(api.writes()[0], format!("shop/web status[{VIP}]"));
+    assert!(api.writes().contains(&format!("shop/web status[{VIP}]")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dataplane_that_is_away_for_a_while_is_no_news_of_any_service() {
+    let rig = Rig::serving().await;
+    rig.served.send_replace(None);
+    sleep(Duration::from_secs(10)).await;
+    rig.obey();
+    rig.converge().await;
+    assert_eq!(rig.api.writes(), [""; 0]);
 }
 
 /// Released only once the dataplane has withdrawn it.
@@ -156,4 +174,15 @@ async fn changes_without_end_keep_no_service_from_being_told_of() {
     }
     let writes = rig.api.writes();
     assert!(writes.iter().any(|write| write.starts_with("shop/new status[203")), "{writes:#?}");
+}
+
+/// Where there is not room for all, those that come last are left out.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_is_wanted_behind_what_is_served_whatever_its_name() {
+    let rig = Rig::serving().await;
+    rig.api.put("services", service("a-newcomer", 2, false));
+    rig.converge().await;
+    let wanted = rig.wanted.borrow().clone().unwrap();
+    let names: Vec<_> = wanted.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["shop/web", "shop/a-newcomer"]);
 }

@@ -1,6 +1,6 @@
 //! A Service in a small double of the API, and a dataplane that does what it is told.
 
-use shunt_api::config::LeftOut;
+use shunt_api::config::{LeftOut, Part};
 use shunt_api::snapshot::Protocol;
 
 use super::super::events::Event;
@@ -22,6 +22,7 @@ pub struct World {
     /// Told with the next look.
     pub moved: Option<Problem>,
     pub nodes: u8,
+    pub nat_families: Vec<Family>,
     pub programmed: Option<Vec<IpAddr>>,
     pub overdue: bool,
     pub left_out: Vec<LeftOut>,
@@ -69,6 +70,7 @@ impl World {
             problem: None,
             moved: None,
             nodes: 2,
+            nat_families: vec![Family::V4],
             programmed: Some(vec![]),
             overdue: false,
             left_out: Vec::new(),
@@ -84,7 +86,10 @@ impl World {
             ..Facts::default()
         };
         let addresses = [(key(), self.addresses.clone())].into();
-        let settings = translate::Settings { nat_families: [Family::V4].into(), ..Default::default() };
+        let settings = translate::Settings {
+            nat_families: self.nat_families.iter().copied().collect(),
+            ..translate::Settings::default()
+        };
         let mut translated = translate(&facts, &addresses, &settings);
         add_left_out(&mut translated, &self.left_out);
         translated.remove(&key()).filter(|_| !self.addresses.is_empty())
@@ -150,7 +155,7 @@ impl World {
 
     /// The dataplane does what it is told: nothing for a Service that is not, or no longer, served.
     pub fn program(&mut self) {
-        let left_out = self.left_out.iter().any(|left| !left.check_only);
+        let left_out = self.left_out.iter().any(|left| left.part == Part::Service);
         let served = may_be_served(&self.service, &self.reporter.class) && !left_out;
         let vips = self.translated().filter(|_| served).map(|translated| translated.vips());
         self.programmed = Some(vips.unwrap_or_default());
