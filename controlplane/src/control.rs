@@ -1,6 +1,8 @@
 //! The one place where the pure [`State`] and [`Roster`] meet the world: events go in, effects come out, whoever asks
 //! may look. Shared by the tasks of the single-threaded runtime; no lock is held across an `await`.
 
+mod succession;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -13,6 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tracing::Level;
 
+use self::succession::{carried_over, left_behind};
 use crate::announce::decide::{self, Grounds};
 use crate::announce::{Announcing, Wanted, l2, route};
 use crate::health::{HealthEvent, Runner};
@@ -468,40 +471,6 @@ fn with_clusters(
 
 fn clusters(config: &Config) -> Clusters {
     (config.kubernetes.clone(), config.nat.sources.iter().map(|source| Family::of(*source)).collect())
-}
-
-/// What clusters were called before, and what they are called now: one is known by its kubeconfig, or else by its name.
-fn carried_over(before: &[Kubernetes], now: &[Kubernetes]) -> Vec<(Name, Name)> {
-    let by_kubeconfig = |now: &Kubernetes| before.iter().find(|before| before.kubeconfig == now.kubeconfig);
-    let gone_on: Vec<&Name> = now.iter().filter_map(by_kubeconfig).map(|before| &before.name).collect();
-    let of = |now: &Kubernetes| {
-        let by_name = || Some(&now.name).filter(|name| !gone_on.contains(name));
-        let before = by_kubeconfig(now).map(|before| &before.name).or_else(by_name)?;
-        Some((before.clone(), now.name.clone()))
-    };
-    now.iter().filter_map(of).collect()
-}
-
-/// Whose Services nobody cleans up from now on, because they bear the mark of a class that nobody looks for.
-fn left_behind<'c>(
-    before: &'c [Kubernetes],
-    now: &'c [Kubernetes],
-    carried: &'c [(Name, Name)],
-) -> impl Iterator<Item = Happening> + 'c {
-    before.iter().filter_map(|before| {
-        let name = carried.iter().find(|(old, _)| *old == before.name).map(|(_, new)| new);
-        let now = now.iter().find(|now| Some(&now.name) == name);
-        let what = match now {
-            Some(now) if now.class == before.class => return None,
-            Some(now) => format!("is served by class {} instead of {}", now.class, before.class),
-            None => "is no longer configured".to_owned(),
-        };
-        let text = format!(
-            "{what}; Services of before keep their finalizer, and cannot be deleted: release them as docs/kubernetes.md \
-             says under Leaving"
-        );
-        Some(Happening { level: Level::WARN, subject: subject(&before.name), text, reason: None })
-    })
 }
 
 /// Whether that changes anything.

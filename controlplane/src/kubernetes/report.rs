@@ -117,7 +117,8 @@ impl Reporter {
         services.iter().filter_map(one).collect()
     }
 
-    /// The API refused a status because another manager owns it ([`bodies::is_owned_by_another`]): says so once until
+    /// The API refused a status because another manager owns it ([`bodies::is_owned_by_another`]), or took it and the other
+    /// one's entry stays: says so once until
     /// [`Reporter::written`]. Whoever writes tries again ever more seldom.
     pub fn conflict(&mut self, uid: &str) -> Option<Event> {
         self.told.get_mut(uid)?.conflict()

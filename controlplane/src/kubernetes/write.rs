@@ -51,7 +51,7 @@ pub struct Job {
 pub enum Written {
     /// All was carried out.
     Yes,
-    /// The status is another manager's.
+    /// The status is another manager's: it was refused, or taken and nothing came of it.
     Owned,
     /// Something else; logged, unless the gate was shut.
     Failed,
@@ -79,8 +79,16 @@ struct Rest {
     written: Option<String>,
 }
 
-/// The action that failed, and why; `None`: the gate was shut.
-type Failure = (usize, Option<Box<Error>>);
+/// The action that failed, and why.
+type Failure = (usize, Why);
+
+enum Why {
+    /// The gate was shut.
+    Shut,
+    /// The API took it, and nothing came of it: another manager has the same in its share.
+    Futile,
+    Api(Box<Error>),
+}
 
 impl Writer {
     /// `class` is the value of the mark; nothing is written while the gate is shut.
@@ -155,7 +163,7 @@ impl Writer {
 
     fn note(&mut self, job: &Job, result: Result<(), Failure>) -> Written {
         let uid = job.uid().to_owned();
-        let Err((at, error)) = result else {
+        let Err((at, why)) = result else {
             if job.writes() {
                 self.pauses.remove(&uid);
                 let written = job.object.metadata.resource_version.clone();
@@ -163,16 +171,20 @@ impl Writer {
             }
             return Written::Yes;
         };
-        let Some(error) = error else { return Written::Failed };
+        if matches!(why, Why::Shut) {
+            return Written::Failed;
+        }
         let pause = self.pauses.get(&uid).map_or(BACK_OFF_MIN, |pause| (*pause * 2).min(BACK_OFF_MAX));
         self.pauses.insert(uid.clone(), pause);
         self.resting.insert(uid, Rest { until: now() + pause, written: None });
         self.owe(Job { actions: job.actions[at..].to_vec(), ..job.clone() });
-        if is_owned(&error) {
-            return Written::Owned;
+        match why {
+            Why::Api(error) if !is_owned(&error) => {
+                tracing::warn!("Service {}: {error}; trying again in {pause:?}", job.key);
+                Written::Failed
+            }
+            _ => Written::Owned,
         }
-        tracing::warn!("Service {}: {error}; trying again in {pause:?}", job.key);
-        Written::Failed
     }
 
     /// Keeps the events of a job that was not, or not wholly, carried out.
@@ -212,15 +224,18 @@ impl Hand {
     async fn carry_out(&self, job: &Job) -> Result<(), Failure> {
         for (at, action) in job.actions.iter().enumerate() {
             if !self.gate.is_open() {
-                return Err((at, None));
+                return Err((at, Why::Shut));
             }
             let done = answered(self.one(job, action)).await;
-            done.map_err(|error| (at, Some(Box::new(error))))?;
+            if !done.map_err(|error| (at, Why::Api(Box::new(error))))? {
+                return Err((at, Why::Futile));
+            }
         }
         Ok(())
     }
 
-    async fn one(&self, job: &Job, action: &Action) -> Result<(), Error> {
+    /// Whether anything came of it, as far as it matters: what is released is so even if another shows the same.
+    async fn one(&self, job: &Job, action: &Action) -> Result<bool, Error> {
         let (key, uid) = (&job.key, job.uid());
         let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
         let finalizers = job.object.metadata.finalizers.as_deref().unwrap_or_default();
@@ -228,21 +243,22 @@ impl Hand {
         let annotations = job.object.metadata.annotations.as_ref().unwrap_or(&none);
         match action {
             Action::AddFinalizer => {
-                patched(&api, key, bodies::claim(uid, finalizers, annotations, &self.class)).await
+                patched(&api, key, bodies::claim(uid, finalizers, annotations, &self.class)).await?;
             }
             Action::RemoveFinalizer => {
-                patched(&api, key, bodies::release(uid, finalizers, annotations)).await
+                patched(&api, key, bodies::release(uid, finalizers, annotations)).await?;
             }
-            Action::PatchStatus(status) => applied(&api, key, uid, status).await,
+            Action::PatchStatus(status) => {
+                let after = applied(&api, key, uid, status).await?;
+                return Ok(after.metadata.resource_version != job.object.metadata.resource_version);
+            }
             Action::ClearStatus => match applied(&api, key, uid, &Status::default()).await {
-                Err(Error::Api(status)) if status.code == 404 => Ok(()),
-                other => other,
+                Err(Error::Api(status)) if status.code == 404 => {}
+                other => drop(other?),
             },
-            Action::Event(event) => {
-                self.tell(key, uid, event).await;
-                Ok(())
-            }
+            Action::Event(event) => self.tell(key, uid, event).await,
         }
+        Ok(true)
     }
 
     /// What cannot be said is logged: nothing depends on it.
@@ -267,11 +283,11 @@ async fn patched(api: &Api<Service>, key: &ServiceKey, body: Option<Value>) -> R
     api.patch_status(&key.name, &PatchParams::default(), &Patch::<()>::Json(patch)).await.map(drop)
 }
 
-/// Without force: fields of another manager are an error.
-async fn applied(api: &Api<Service>, key: &ServiceKey, uid: &str, status: &Status) -> Result<(), Error> {
+/// Without force: fields of another manager are an error. What came of it; one that nothing came of has its old version.
+async fn applied(api: &Api<Service>, key: &ServiceKey, uid: &str, status: &Status) -> Result<Service, Error> {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let body = bodies::status(key, uid, status, &now);
-    api.patch_status(&key.name, &PatchParams::apply(MANAGER), &Patch::Apply(body)).await.map(drop)
+    api.patch_status(&key.name, &PatchParams::apply(MANAGER), &Patch::Apply(body)).await
 }
 
 /// Tells something of an object.

@@ -84,7 +84,15 @@ fn parts(status: &Value) -> Map<String, Value> {
         .collect()
 }
 
-/// What a manager owned and leaves out is removed; what is another's and differs is a conflict.
+/// One owner, or several.
+fn names(owners: &Value) -> BTreeSet<String> {
+    let one = owners.as_str().map(String::from);
+    let several = owners.as_array().into_iter().flatten().filter_map(Value::as_str).map(String::from);
+    one.into_iter().chain(several).collect()
+}
+
+/// What a manager owned alone and leaves out is removed; what is another's and differs is a conflict, and what is the
+/// same is both's.
 fn applied(mut object: Value, request: &Request) -> Result<Value, Refusal> {
     assert_eq!(request.subresource.as_deref(), Some("status"), "the double applies statuses only");
     if object["metadata"]["uid"] != request.body["metadata"]["uid"] {
@@ -94,24 +102,28 @@ fn applied(mut object: Value, request: &Request) -> Result<Value, Refusal> {
     let (mut parts, wanted) = (parts(&object["status"]), parts(&request.body["status"]));
     let mut owners = object.pointer(OWNERS).and_then(Value::as_object).cloned().unwrap_or_default();
     let differs = |(part, value): (&String, &Value)| {
-        owners.get(part).is_some_and(|owner| owner != manager) && parts.get(part) != Some(value)
+        let others = owners.get(part).is_some_and(|owner| names(owner).iter().any(|owner| owner != manager));
+        others && parts.get(part) != Some(value)
     };
     if wanted.iter().any(differs) {
         let mut refused = status(409, "Conflict");
         refused["details"] = json!({ "causes": [{ "reason": "FieldManagerConflict", "message": "conflict", "field": "status" }] });
         return Err((409, refused));
     }
-    let left: BTreeSet<String> = owners
-        .iter()
-        .filter(|(part, owner)| *owner == manager && !wanted.contains_key(*part))
-        .map(|(part, _)| part.clone())
-        .collect();
-    parts.retain(|part, _| !left.contains(part));
-    owners.retain(|part, _| !left.contains(part));
+    for (part, owner) in &mut owners {
+        let others: BTreeSet<String> = names(owner).into_iter().filter(|name| name != manager).collect();
+        if others.is_empty() && !wanted.contains_key(part) {
+            parts.remove(part);
+        }
+        *owner = json!(others);
+    }
     for (part, value) in wanted {
-        owners.insert(part.clone(), manager.into());
+        let mut all = owners.get(&part).map(names).unwrap_or_default();
+        all.insert(manager.to_owned());
+        owners.insert(part.clone(), json!(all));
         parts.insert(part, value);
     }
+    owners.retain(|_, owner| !names(owner).is_empty());
     let balancer = parts.remove("loadBalancer").unwrap_or_else(|| json!({}));
     object["status"] = json!({ "loadBalancer": balancer, "conditions": parts.into_iter().map(|(_, value)| value).collect::<Vec<_>>() });
     object["metadata"]["ownersOfStatus"] = owners.into();

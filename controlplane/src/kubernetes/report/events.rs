@@ -90,7 +90,9 @@ impl Told {
     pub fn conflict(&mut self) -> Option<Event> {
         let known = std::mem::replace(&mut self.conflict, true);
         let message = "another controller owns this Service's status; give the Service a loadBalancerClass, or stop one \
-                       of the two from taking Services without";
+                       of the two from taking Services without. If it is gone, take away what it left: kubectl patch \
+                       service NAME --subresource status --type merge -p \
+                       '{\"status\":{\"loadBalancer\":{\"ingress\":null}}}'";
         (!known).then(|| warning(FAILED, message))
     }
 

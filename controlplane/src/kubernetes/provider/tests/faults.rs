@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::kubernetes::double::objects::pool;
 
 /// Seconds at which the API was written to.
 type Times = Arc<std::sync::Mutex<Vec<u64>>>;
@@ -29,6 +30,41 @@ async fn a_status_of_another_controller_is_told_once_and_asked_for_ever_more_sel
     });
     sleep(Duration::from_mins(6)).await;
     assert_eq!(api.writes(), [format!("shop/web status[{VIP}]"), "shop/web (EnsuredLoadBalancer)".into()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_former_controller_left_is_told_once_and_asked_for_ever_more_seldom() {
+    let api = api();
+    api.put("shuntpools", pool("own", "198.51.100.1-198.51.100.1"));
+    let mut taken = service("web", 1, false);
+    taken["metadata"]["annotations"] = json!({ "shunt.dev/pool": "own" });
+    taken["status"]["loadBalancer"] = json!({ "ingress": [{ "ip": "198.51.100.1", "ipMode": "VIP" }] });
+    taken["metadata"]["ownersOfStatus"] = json!({ "loadBalancer": "another" });
+    api.put("services", taken);
+    let rig = Rig::start(&api);
+    rig.converge().await;
+    let shown = || rig.status("shop/web")["loadBalancer"]["ingress"][0]["ip"].clone();
+    assert_eq!(shown(), "198.51.100.1", "both say the same");
+    api.writes();
+    api.delete("shuntpools", "own");
+    rig.converge().await;
+    sleep(Duration::from_mins(30)).await;
+    assert_eq!(shown(), "198.51.100.1", "the other one's entry stays");
+    let writes = api.writes();
+    let count = |what: &str| writes.iter().filter(|write| *write == what).count();
+    assert!((8..=20).contains(&count("shop/web status[]")), "{writes:#?}");
+    assert_eq!(
+        count("shop/web (SyncLoadBalancerFailed)"),
+        2,
+        "of the pool, and of the other one: {writes:#?}"
+    );
+    // As the event says.
+    api.change("services", "shop/web", |service| {
+        service["status"]["loadBalancer"] = json!({});
+        service["metadata"]["ownersOfStatus"].as_object_mut().unwrap().remove("loadBalancer");
+    });
+    sleep(Duration::from_mins(6)).await;
+    assert_eq!(api.writes(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
