@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check bench gate fuzz lint clean bootstrap build measure end-to-end loom miri test-cluster e2e
-.PHONY: cluster e2e-baseline unit beside package test-package
+.PHONY: cluster e2e-baseline unit beside package test-package image test-appliance
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,14 @@ test-package: bootstrap ## the Debian package in a fresh Debian: install, start,
 
 e2e-baseline: ## upstream's LoadBalancer specs with the reference provider, to compare with; about 40 minutes
 	@tests/cluster/e2e.sh baseline
+
+image: package ## a bootable image with Shunt, for QEMU and USB sticks, into target/image (docs/appliance.md)
+	@deploy/bootstrap.sh package
+	@deploy/image/build.sh target/image/shunt.raw
+
+test-appliance: package ## the image in a virtual machine: zero-copy on igb, real tunnels, beside IPVS, back after a restart
+	@deploy/bootstrap.sh package
+	@tests/appliance/test.sh
 
 clean: ## remove what was built and what an interrupted run left behind
 	@if [ -x target/release/shunt-demo ]; then target/release/shunt-demo --clean; fi

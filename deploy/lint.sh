@@ -27,7 +27,8 @@ step "shellcheck"
 if command -v shellcheck >/dev/null; then
     shellcheck deploy/*.sh deploy/debian/scripts/* deploy/kubernetes/node/*.sh tests/package/*.sh .ci/run
     shellcheck -x --source-path=tests/cluster tests/cluster/*.sh
-    shellcheck -x --source-path=tests/appliance tests/appliance/*.sh tests/appliance/units/opt/test/*.sh deploy/systemd/*.sh
+    shellcheck -x --source-path=tests/appliance tests/appliance/*.sh tests/appliance/*/root/opt/test/*.sh deploy/systemd/*.sh
+    shellcheck -x --source-path=deploy/image deploy/image/*.sh deploy/image/files/usr/lib/shunt-appliance/*
 else
     echo "SKIPPED: shellcheck is not installed (apt-get install shellcheck)"
 fi

@@ -11,6 +11,9 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table};
 use serde::Serialize;
 
+/// Columns of a terminal that says anything of its size.
+const NARROWEST: u16 = 20;
+
 /// How to print what was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -65,6 +68,10 @@ impl Columns {
 
     /// On a terminal, wraps the last column to the width that the others leave.
     pub fn wrap_last(&mut self) {
+        // A serial console does not know its size.
+        if self.table.width().is_some_and(|width| width < NARROWEST) {
+            return;
+        }
         self.table.set_content_arrangement(ContentArrangement::Dynamic);
         let others = self.table.column_count().saturating_sub(1);
         for column in self.table.column_iter_mut().take(others) {

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
 # What the scripts beside this file share; sourced by them.
 
-# Where what was fetched is kept.
+# Where what was fetched is kept; deploy/image keeps its own there, too.
 CACHE=${CACHE:-$HOME/.cache/shunt/appliance}
-# Where the programs are.
-PROGRAMS=${PROGRAMS:-$PWD/../../target/release}
-export CACHE PROGRAMS
+# What the guest has beyond the appliance: the web server of backends, and what Shunt is compared with.
+EXTRA_PACKAGES="busybox-static ipvsadm"
+export CACHE EXTRA_PACKAGES
 
-# busybox-static has the web server of backends and the tools of the initramfs.
-ROOT_PACKAGES=systemd,systemd-sysv,udev,kmod,iproute2,ethtool,curl,ca-certificates,dbus,procps,arping
-ROOT_PACKAGES+=,busybox-static,python3-minimal
-export ROOT_PACKAGES
-
-kernel_version() {
-    ls "$CACHE/kernel/usr/lib/modules"
+# Prints each line with the seconds since a time, as it comes.
+stamp() { # SINCE (EPOCHREALTIME)
+    local line now
+    while IFS= read -r line; do
+        now=$((${EPOCHREALTIME/./} - ${1/./}))
+        printf '%6d.%d %s\n' $((now / 1000000)) $((now / 100000 % 10)) "$line"
+    done
 }

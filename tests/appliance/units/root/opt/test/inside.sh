@@ -1,32 +1,13 @@
 #!/bin/bash
 # Runs in the virtual machine: does everything that an operator does with the units, and looks whether their
-# restrictions let the programs work. Every line of its own begins with "test:".
+# restrictions let the programs work.
 #
 # shellcheck disable=SC2317 # functions are called by check and wait_for
 set -uo pipefail
 
-failures=0
-say() { echo "test: $*"; }
-fail() {
-    say "FAILED: $*"
-    failures=$((failures + 1))
-}
-check() { # WHAT COMMAND…
-    local what=$1 said
-    shift
-    if said=$("$@" 2>&1); then say "ok: $what"; else fail "$what: $said"; fi
-}
-refused() { ! "$@" >/dev/null 2>&1; }
+# shellcheck source=guest/root/opt/test/common.sh
+. /opt/test/common.sh
 
-# Until a command succeeds, for a minute at most.
-wait_for() {
-    local until=$((SECONDS + 60))
-    until "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$until" ] || { "$@"; return 1; }
-        read -rt 0.3 <> <(:) || true
-    done
-}
-main_pid() { systemctl show --property=MainPID --value "$1"; }
 another_pid() { # UNIT PID: runs again
     local pid
     pid=$(main_pid "$1")
@@ -36,26 +17,11 @@ fetch() { ip netns exec client curl --silent --show-error --max-time 10 http://1
 
 # eth1 becomes a client, eth2 a backend for direct routing.
 wire() {
-    ip address add 10.0.1.1/24 dev eth0
-    ip link set eth0 up
-    for pair in "client eth1 10.0.1.2" "backend eth2 10.0.1.11"; do
-        read -r name nic address <<<"$pair"
-        ip netns add "$name"
-        ip link set "$nic" netns "$name"
-        ip -n "$name" link set lo up
-        ip -n "$name" link set "$nic" up
-        ip -n "$name" address add "$address/24" dev "$nic"
-    done
-    ip netns exec backend sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
-    ip -n backend address add 10.0.1.100/32 dev lo
-    mkdir -p /srv/web
-    echo "from the backend" >/srv/web/index.html
-    ip netns exec backend busybox httpd -p 80 -h /srv/web
-}
-
-says() { # WHAT COMMAND…: its output, marked
-    say "$1:"
-    "${@:2}" 2>&1 | sed 's/^/test:   /'
+    move client eth1
+    address client eth1 10.0.1.2/24
+    move backend eth2
+    address backend eth2 10.0.1.11/24
+    backend backend 10.0.1.100/32
 }
 
 starts() {
@@ -64,7 +30,7 @@ starts() {
         check "$unit is active" systemctl --quiet is-active $unit
     done
     check "lbctl status is healthy" wait_for lbctl status
-    [ $failures = 0 ] || finish
+    [ $failures = 0 ] || report
     says "status" lbctl status
     says "NICs" lbctl get nics
     says "services" lbctl get services
@@ -151,12 +117,11 @@ stops() {
     check "nic-config puts back" nic-config revert
 }
 
-finish() {
+report() {
     says "failed units" systemctl --failed --no-legend
     says "log, from warnings up" journalctl -b -p warning --no-pager -o short-monotonic
     says "log of the units" journalctl -b --no-pager -o short-monotonic -u nic-config -u shunt-dataplane -u shunt-controlplane
-    if [ $failures = 0 ]; then say "all passed"; else say "$failures failed"; fi
-    exit $failures
+    finish
 }
 
 says "kernel" uname -r
@@ -169,4 +134,4 @@ crashes
 stops
 check "and starts again" systemctl start shunt.target
 check "lbctl status is healthy" wait_for lbctl status
-finish
+report
