@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use shunt_api::compile::compile;
 use shunt_api::config::{Config, Kubernetes, LeftOut, Part};
-use shunt_api::snapshot::{ProbeWay, Snapshot};
+use shunt_api::snapshot::{FleetKey, ProbeWay, Snapshot};
 use shunt_api::status::{ClusterStatus, ConfigProblem, DataplaneStatus, DrainRequest};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -90,6 +90,18 @@ pub struct Control {
     announce: Mutex<Option<Announce>>,
     runner: Runner,
     journal: Journal,
+}
+
+/// What all is decided by.
+pub struct InForce {
+    /// The backends.
+    pub roster: Roster,
+    /// Of the fleet.
+    pub fleet_key: FleetKey,
+    /// What clusters want.
+    pub wanted: ClusterWanted,
+    /// Number of the snapshot.
+    pub generation: u64,
 }
 
 /// What came of taking a configuration.
@@ -293,7 +305,7 @@ impl Control {
             return false;
         }
         let warnings = config.warnings().to_vec();
-        let (config, snapshot, left_out) = with_clusters(model, config, snapshot);
+        let (config, snapshot, left_out) = with_clusters(&model.wants.merged(), config, snapshot);
         self.tell_left_out(left_out);
         let changed = model.roster.load(config, snapshot);
         self.runner.set_never_from(model.roster.own_addresses());
@@ -346,20 +358,12 @@ impl Control {
         }
     }
 
-    /// What would be balanced over, and the backends with it: by another file, or with backends down of these names or
-    /// addresses. The error says what is wrong with that.
-    pub fn suppose(&self, file: Option<Config>, down: &[String]) -> Result<(Roster, Snapshot), String> {
+    /// A copy of what all is decided by; `None` before the first configuration.
+    pub fn in_force(&self) -> Option<InForce> {
         let model = self.model();
-        let unconfigured = "there is no configuration yet; lbctl status says why";
-        let in_force = model.file.as_ref().ok_or(unconfigured)?;
-        let other = file.map(|config| {
-            let snapshot = compile(&config, in_force.snapshot.fleet_key);
-            let (config, whole, _) = with_clusters(&model, Arc::new(config), snapshot);
-            (config, whole)
-        });
-        let supposed = model.roster.supposing(other, down, Instant::now()).ok_or(unconfigured)?;
-        let (roster, snapshot) = supposed?;
-        Ok((roster, Snapshot { generation: model.state.generation(), ..snapshot }))
+        let fleet_key = model.file.as_ref()?.snapshot.fleet_key;
+        let (roster, wanted) = (model.roster.clone(), model.wants.merged());
+        Some(InForce { roster, fleet_key, wanted, generation: model.state.generation() })
     }
 
     /// Reads something from the model.
@@ -455,12 +459,11 @@ impl Control {
 }
 
 /// A configuration and its snapshot with what clusters want, and what of that is left out.
-fn with_clusters(
-    model: &Model,
+pub fn with_clusters(
+    added: &ClusterWanted,
     config: Arc<Config>,
     snapshot: Snapshot,
 ) -> (Arc<Config>, Snapshot, Vec<LeftOut>) {
-    let added = model.wants.merged();
     let (extended, left_out) = config.extended(&added.pools, &added.services);
     if added.services.is_empty() {
         return (config, snapshot, left_out);

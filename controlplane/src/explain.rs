@@ -1,15 +1,21 @@
 //! What would become of a packet: the dataplane says, of what is in force or of what is supposed; how the backend is,
 //! is said here.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use shunt_api::client::{Client, ClientError};
+use shunt_api::compile::compile;
 use shunt_api::config::Config;
 use shunt_api::explain::{Asked, ExplainRequest, Explanation, Rule, Step};
+use shunt_api::snapshot::Snapshot;
 
-use crate::control::Control;
+use crate::control::{Control, InForce, with_clusters};
 use crate::health::Health;
 use crate::roster::{Roster, Standing};
+
+/// Most backends that can be supposed to be down.
+const DOWN_MAX: usize = 1_024;
 
 /// Answers. The error says what is wrong with the question, or that the dataplane does not answer.
 pub async fn explain(
@@ -17,18 +23,45 @@ pub async fn explain(
     control: &Control,
     dataplane: &Client,
 ) -> Result<Explanation, String> {
-    let config = request.config.as_ref().map(|file| Config::parse(&file.text, &file.file)).transpose();
-    let config = config.map_err(|problem| problem.to_string())?;
-    let is_supposed = config.is_some() || !request.down.is_empty();
-    let (roster, snapshot) = control.suppose(config, &request.down)?;
-    let snapshot = is_supposed.then(|| Box::new(snapshot));
-    let asked = Asked { packet: request.packet, snapshot };
-    let answer = dataplane.post::<Explanation>("/v1/explain", &asked).await;
-    let told = answer.map_err(|error| match error {
+    let packet = request.packet;
+    if request.config.is_none() && request.down.is_empty() {
+        let told = ask(dataplane, &Asked { packet, snapshot: None }).await?;
+        return Ok(control.look(|model| with_health(told, &model.roster, Instant::now())));
+    }
+    let in_force = control.in_force().ok_or("there is no configuration yet; lbctl status says why")?;
+    // All else goes on meanwhile.
+    let supposing = tokio::task::spawn_blocking(move || suppose(&request, in_force));
+    let (roster, snapshot) = supposing.await.map_err(|_| "this cannot be supposed")??;
+    let told = ask(dataplane, &Asked { packet, snapshot: Some(Box::new(snapshot)) }).await?;
+    Ok(with_health(told, &roster, Instant::now()))
+}
+
+async fn ask(dataplane: &Client, asked: &Asked) -> Result<Explanation, String> {
+    dataplane.post("/v1/explain", asked).await.map_err(|error| match error {
         ClientError::Refused { message, .. } => message,
         other => other.to_string(),
-    })?;
-    Ok(with_health(told, &roster, Instant::now()))
+    })
+}
+
+/// What would be balanced over, and the backends with it: by another file, which has the fleet key in force whatever it
+/// says, or with backends down of these names or addresses.
+fn suppose(request: &ExplainRequest, in_force: InForce) -> Result<(Roster, Snapshot), String> {
+    let InForce { roster, fleet_key, wanted, generation } = in_force;
+    if request.down.len() > DOWN_MAX {
+        return Err(format!(
+            "{} backends are too many to be supposed down; {DOWN_MAX} can",
+            request.down.len()
+        ));
+    }
+    let config = request.config.as_ref().map(|file| Config::parse(&file.text, &file.file)).transpose();
+    let other = config.map_err(|problem| problem.to_string())?.map(|config| {
+        let snapshot = compile(&config, fleet_key);
+        let (config, whole, _) = with_clusters(&wanted, Arc::new(config), snapshot);
+        (config, whole)
+    });
+    let supposed = roster.supposing(other, &request.down, Instant::now());
+    let (roster, snapshot) = supposed.ok_or("there is no configuration yet; lbctl status says why")??;
+    Ok((roster, Snapshot { generation, ..snapshot }))
 }
 
 /// With how the backend is, behind who it is.

@@ -218,8 +218,10 @@ impl Roster {
             }
             for (pool, backend) in places {
                 let reason = Some("as supposed".to_owned());
-                supposed.standings[pool][backend] =
-                    Standing { health: Health::Down, down: true, reason, ..Standing::default() };
+                let standing = &mut supposed.standings[pool][backend];
+                let drained = standing.drained;
+                *standing =
+                    Standing { health: Health::Down, down: true, reason, drained, ..Standing::default() };
             }
         }
         let snapshot = supposed.snapshot(now)?;

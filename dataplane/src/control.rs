@@ -51,8 +51,13 @@ pub enum Command {
     Stats(oneshot::Sender<Stats>),
     /// What is needed to list flows, which the asker does on a thread of its own.
     Flows(oneshot::Sender<Option<FlowSource>>),
-    /// Likewise to explain what becomes of a packet.
-    Explain(oneshot::Sender<Option<explain::source::Source>>),
+    /// Likewise to explain what becomes of a packet, or would, were something else in force.
+    Explain {
+        /// Something.
+        supposing: bool,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Option<explain::source::Source>>,
+    },
 }
 
 /// The flow tables and what explains their entries.
@@ -175,7 +180,7 @@ impl Control {
             }
             Command::Stats(answer) => drop(answer.send(report::stats(self))),
             Command::Flows(answer) => drop(answer.send(self.flow_source())),
-            Command::Explain(answer) => drop(answer.send(self.explain_source())),
+            Command::Explain { supposing, answer } => drop(answer.send(self.explain_source(supposing))),
         }
     }
 
@@ -364,13 +369,13 @@ impl Control {
         })
     }
 
-    fn explain_source(&self) -> Option<explain::source::Source> {
+    fn explain_source(&self, supposing: bool) -> Option<explain::source::Source> {
         let engine = self.engine.as_ref()?;
         let nic = |nic: &EngineNic| (nic.configured.name.clone(), nic.ifindex);
         Some(explain::source::Source {
             forwarding: engine.forwarding(),
             flows: engine.shared.flows.clone(),
-            compiler: self.compiler.clone(),
+            compiler: supposing.then(|| self.compiler.clone()),
             hops: self.hops.borrow().clone(),
             links: self.links.borrow().clone(),
             nics: engine.nics.iter().map(nic).collect(),

@@ -38,7 +38,25 @@ pub fn explain(question: &PacketQuestion, grounds: &Grounds<'_>) -> Result<Expla
     let ends = ((source.ip(), source.port()), (destination.ip(), destination.port()));
     let flow = FlowKey::new(ends.0, ends.1, question.protocol)
         .ok_or("source and destination are of two families; write two IPv4 or two IPv6 addresses")?;
+    let least = least_length(&flow);
+    if question.length < least {
+        let length = question.length;
+        return Err(format!("{} packets have {least} bytes at least, not {length}", question.protocol));
+    }
     Ok(Story::of(*question, packet(question, flow), grounds).told())
+}
+
+/// Bytes of the headers.
+fn least_length(flow: &FlowKey) -> u16 {
+    let transport = match flow.protocol() {
+        Protocol::Tcp => 20,
+        Protocol::Udp => 8,
+    };
+    ip_header_length(flow) as u16 + transport
+}
+
+fn ip_header_length(flow: &FlowKey) -> usize {
+    if let FlowKey::V4(_) = flow { ipv4::HEADER_LENGTH } else { ipv6::HEADER_LENGTH }
 }
 
 /// As a worker would read it.
@@ -48,7 +66,7 @@ fn packet(question: &PacketQuestion, flow: FlowKey) -> Packet {
         (Protocol::Tcp, true) => SYN,
         (Protocol::Tcp, false) => ACK,
     };
-    let header_length = if let FlowKey::V4(_) = flow { ipv4::HEADER_LENGTH } else { ipv6::HEADER_LENGTH };
+    let header_length = ip_header_length(&flow);
     Packet {
         flow,
         content: Content::Whole,

@@ -70,7 +70,8 @@ async fn of_flows<T: Default + Serialize + Send + 'static>(
 
 async fn explain(State(commands): State<Commands>, Json(asked): Json<Asked>) -> Response {
     let refused = |why: String| (StatusCode::UNPROCESSABLE_ENTITY, why).into_response();
-    match ask(&commands, Command::Explain).await {
+    let supposing = asked.snapshot.is_some();
+    match ask(&commands, |answer| Command::Explain { supposing, answer }).await {
         Some(Some(source)) => match tokio::task::spawn_blocking(move || source.answer(&asked)).await {
             Ok(Ok(explanation)) => Json(explanation).into_response(),
             Ok(Err(why)) => refused(why),

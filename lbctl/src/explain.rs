@@ -35,8 +35,8 @@ pub struct Options {
     /// Of TCP: a packet in the middle of a connection, instead of the SYN that begins one.
     #[arg(long)]
     midstream: bool,
-    /// Bytes of the IP packet.
-    #[arg(long, value_name = "BYTES", default_value_t = LENGTH, value_parser = clap::value_parser!(u16).range(40..))]
+    /// Bytes of the IP packet, which no router may fragment (DF).
+    #[arg(long, value_name = "BYTES", default_value_t = LENGTH, value_parser = clap::value_parser!(u16).range(28..))]
     length: u16,
     /// Suppose this configuration file in place of the one in force; `-` reads standard input.
     #[arg(long, value_name = "FILE")]

@@ -294,6 +294,14 @@ fn what_is_supposed_changes_nothing() {
         [vec!["a", "b"], vec!["c"]],
         "all are down: used all the same"
     );
+    // Who is drained stays so: nobody is left who is meant to take flows.
+    let mut drained = World { roster: world.roster.clone(), now: world.now };
+    let request = DrainRequest { backend: "c".into(), drained: true, ..DrainRequest::default() };
+    drained.roster.set_drained(&request).unwrap();
+    let (_, snapshot) =
+        drained.roster.supposing(None, &["10.0.0.1".into(), "c".into()], world.now).unwrap().unwrap();
+    let weights: Vec<u16> = snapshot.pools[1].backends.iter().map(|backend| backend.weight).collect();
+    assert_eq!(weights, [1, 0], "a is used although down, c is drained");
     let error = suppose(None, &["d"]).unwrap_err();
     assert_eq!(error, "there is no backend of name or address `d`; `lbctl get backends` lists them");
     // What is known of a backend holds in another file.

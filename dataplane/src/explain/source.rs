@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shunt_api::explain::{Asked, Explanation};
-use shunt_api::snapshot::Snapshot;
+use shunt_api::snapshot::{Nat, Snapshot};
 
 use super::Grounds;
 use crate::conntrack::Seconds;
@@ -19,8 +19,8 @@ pub struct Source {
     pub forwarding: Arc<Forwarding>,
     /// What is remembered of flows.
     pub flows: Arc<FlowTables>,
-    /// A copy: it knows backends by the same identities as the entries of the flow table.
-    pub compiler: Compiler,
+    /// A copy, to suppose something: it knows backends by the same identities as the entries of the flow table.
+    pub compiler: Option<Compiler>,
     /// The ways to backends.
     pub hops: Arc<HopMap>,
     /// All links.
@@ -37,7 +37,7 @@ pub struct Source {
 
 impl Source {
     /// Answers. The error says what is wrong with the question or with what is supposed.
-    pub fn answer(mut self, asked: &Asked) -> Result<Explanation, String> {
+    pub fn answer(&self, asked: &Asked) -> Result<Explanation, String> {
         let supposed = asked.snapshot.as_deref().map(|snapshot| self.suppose(snapshot)).transpose()?;
         let names: Vec<String> = self.nics.iter().map(|(name, _)| name.clone()).collect();
         let grounds = Grounds {
@@ -52,8 +52,13 @@ impl Source {
     }
 
     /// What the workers would see, if they obeyed this. The way to a backend that is new is not known.
-    fn suppose(&mut self, snapshot: &Snapshot) -> Result<Forwarding, String> {
-        let table = Arc::new(self.compiler.compile(snapshot).map_err(|error| error.to_string())?);
+    fn suppose(&self, snapshot: &Snapshot) -> Result<Forwarding, String> {
+        let mut compiler = self.compiler.clone().unwrap_or_default();
+        // Tables of other sizes would have to be allocated, and be empty.
+        let (max_flows_v4, max_flows_v6) = compiler.nat_sizes().unwrap_or((1, 1));
+        let nat = Nat { max_flows_v4, max_flows_v6, ..snapshot.nat.clone() };
+        let snapshot = Snapshot { nat, ..snapshot.clone() };
+        let table = Arc::new(compiler.compile(&snapshot).map_err(|error| error.to_string())?);
         let ifindexes: Vec<u32> = self.nics.iter().map(|(_, ifindex)| *ifindex).collect();
         let ways = Ways {
             hops: &self.hops,

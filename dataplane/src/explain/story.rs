@@ -10,6 +10,7 @@ use super::Grounds;
 use crate::flow::{End, FlowKey};
 use crate::flows;
 use crate::forward::{self, Context, Known, Reply, Stale};
+use crate::nat::LastHop;
 use crate::neighbor;
 use crate::packet::Packet;
 use crate::port::NicIndex;
@@ -61,7 +62,7 @@ impl<'a> Story<'a> {
                 let said = format!(
                     "{address} is no VIP and no source of translated flows: packets to it are the host's"
                 );
-                self.ends(Verdict::Pass, None, Rule::Address, said);
+                self.concluded(Verdict::Pass, None, Rule::Address, said);
             }
             Some(Owned::Source) => self.for_source(),
             Some(Owned::Vip(policy)) => {
@@ -89,7 +90,7 @@ impl<'a> Story<'a> {
             Some(forward::Verdict::Return { backend, translation, last_hop }) => {
                 self.told.backend = table.address(backend);
                 self.told.mode = Some(Mode::Nat);
-                let (client, vip) = (ends(translation.destination), ends(translation.source));
+                let (client, vip) = (address_of(translation.destination), address_of(translation.source));
                 let port = ServicePort { protocol: self.packet.flow.protocol(), port: vip.port() };
                 let flow = FlowKey::new(translation.destination, translation.source, port.protocol);
                 let listener = flow.and_then(|flow| table.listener_of(&flow));
@@ -98,18 +99,31 @@ impl<'a> Story<'a> {
                     "it answers the flow {client} -> {vip}, and goes back to its client as from {vip}"
                 );
                 self.decided(Rule::FlowTable, said);
-                let nic = self.nic_name(last_hop.nic());
-                self.ends(
-                    Verdict::Return,
-                    None,
-                    Rule::Wire,
-                    format!("by {nic} to {}, where the client's packets come from", last_hop.mac()),
-                );
+                self.returns(last_hop, (vip, client));
             }
             _ => {
                 let refusal = forward::refusal(&self.packet, UnlistedPorts::Reject);
                 self.refused(Rule::FlowTable, "it answers no flow that is remembered", refusal);
             }
+        }
+    }
+
+    /// By the way that the client's packets come.
+    fn returns(&mut self, last_hop: LastHop, (from, to): (SocketAddr, SocketAddr)) {
+        let name = self.nic_name(last_hop.nic());
+        let Some(nic) = self.grounds.forwarding.nics.get(usize::from(last_hop.nic().0)) else {
+            let said = format!("the client's packets came by {name}, which Shunt no longer serves");
+            return self.dropped(DropReason::NoRoute, Rule::Way, said);
+        };
+        let tag = last_hop.vlan().map_or_else(String::new, |tag| format!(", VLAN {}", tag.id));
+        self.step(
+            Rule::Way,
+            format!("by {name}{tag} to {}, where the client's packets come from", last_hop.mac()),
+        );
+        if self.fits(nic.mtu, false) {
+            let protocol = self.packet.flow.protocol();
+            let said = format!("Ethernet {} -> {} | {protocol} {from} -> {to}", nic.mac, last_hop.mac());
+            self.concluded(Verdict::Return, None, Rule::Wire, said);
         }
     }
 
@@ -130,7 +144,10 @@ impl<'a> Story<'a> {
         let known = forward::known(&self.packet, self.context(), index);
         let followed = known.named.and_then(Result::ok);
         self.flow_table(&known);
-        if followed.is_none() && table.owned_as(client).is_some() {
+        let chosen = known.kept.or(known.chosen);
+        // An entry that is not followed counts where a backend is chosen anew.
+        let found = followed.or(chosen.filter(|_| known.entry.is_some()));
+        if found.is_none() && table.owned_as(client).is_some() {
             let said = format!("{client} is an address of Shunt's own: nobody else may use it");
             return self.dropped(DropReason::FromOurAddress, Rule::Address, said);
         }
@@ -213,13 +230,15 @@ impl<'a> Story<'a> {
 
     fn source(&mut self, listener: &Listener, member: &Member, known: &Known) {
         let to = SocketAddr::new(member.address, listener.target);
-        let (from, said) = match known.translation.map(|translation| ends(translation.source)) {
+        let (from, said) = match known.translation.map(|translation| address_of(translation.source)) {
             Some(from) => {
                 (from.to_string(), format!("it leaves from {from} to {to}, as the flow's packets before"))
             }
             None => (
                 "a source's port".to_owned(),
-                format!("a free port of a source is taken when it comes; from there to {to}"),
+                format!(
+                    "a port of a source is taken when it comes, if one is free (nat_exhausted counts those for which none was); from there to {to}"
+                ),
             ),
         };
         self.ends = (from, to);
@@ -236,6 +255,9 @@ impl<'a> Story<'a> {
                 format!("there is no route to {address}, or no address of its family to tunnel from")
             }
             (DropReason::NoRoute, _) => format!("there is no route to {address}"),
+            (DropReason::NeighborUnresolved, None) => {
+                format!("nobody has asked for the way to {address} yet: it is looked for once it is in force")
+            }
             (DropReason::BackendNotOnLink, _) => {
                 format!("{address} is behind a router, where direct routing does not reach; use ipip")
             }
@@ -251,19 +273,39 @@ impl<'a> Story<'a> {
         let tag = hop.vlan.map_or_else(String::new, |vlan| format!(", VLAN {vlan}"));
         self.step(Rule::Way, format!("{} {by}: {nic}{tag} to {}, MTU {}", member.address, hop.mac, hop.mtu));
         self.told.next_hop = Some(hop);
-        let (fits, length) = (rewrite::room(&exit.link, outer), u32::from(self.packet.ip_length));
         let granted =
             self.grounds.forwarding.table.tunnel.fragment || matches!(self.packet.flow, FlowKey::V6(_));
         let splits = granted && matches!(outer, Some(Outer::V4 { .. }));
-        if length > fits && (!splits || reply::is_told_too_big(&self.packet)) {
-            let said = format!("its {length} bytes do not fit: {fits} do; its sender is told so");
-            return self.ends(Verdict::Reply, Some(DropReason::TooBig.name()), Rule::Length, said);
+        if !self.fits(rewrite::room(&exit.link, outer), splits) {
+            return;
         }
-        let whole = if length > fits { ", so it leaves in two pieces" } else { "" };
-        self.step(Rule::Length, format!("{length} bytes of {fits} that fit{whole}"));
         let verdict = if member.mode == Mode::Nat { Verdict::Translate } else { Verdict::Forward };
         let said = self.wire(exit, outer);
-        self.ends(verdict, None, Rule::Wire, said);
+        self.concluded(verdict, None, Rule::Wire, said);
+    }
+
+    /// Whether it fits, or may leave in two pieces; if not, that is the end.
+    fn fits(&mut self, room: u32, splits: bool) -> bool {
+        let length = u32::from(self.packet.ip_length);
+        let is_told = reply::is_told_too_big(&self.packet);
+        if length <= room || splits && !is_told {
+            let whole = if length > room { ", so it leaves in two pieces" } else { "" };
+            self.step(Rule::Length, format!("{length} bytes of {room} that fit{whole}"));
+            return true;
+        }
+        let said = format!("its {length} bytes do not fit: {room} do");
+        if is_told && self.answers() {
+            let said = format!("{said}; its sender is told so");
+            self.concluded(Verdict::Reply, Some(DropReason::TooBig.name()), Rule::Length, said);
+        } else {
+            self.dropped(DropReason::TooBig, Rule::Length, format!("{said}, and its sender is not told"));
+        }
+        false
+    }
+
+    /// Whether anybody is answered; how many were in this second is not looked at.
+    fn answers(&self) -> bool {
+        self.grounds.forwarding.table.reply_rate > 0
     }
 
     fn wire(&self, exit: &Exit, outer: Option<&Outer>) -> String {
@@ -295,7 +337,7 @@ impl<'a> Story<'a> {
         self.told.steps.push(Step { rule, finding, decides: true });
     }
 
-    fn ends(&mut self, verdict: Verdict, reason: Option<&str>, rule: Rule, finding: String) {
+    fn concluded(&mut self, verdict: Verdict, reason: Option<&str>, rule: Rule, finding: String) {
         let decides = !matches!(verdict, Verdict::Forward | Verdict::Translate | Verdict::Return);
         self.told.steps.push(Step { rule, finding, decides });
         self.told.verdict = verdict;
@@ -303,13 +345,20 @@ impl<'a> Story<'a> {
     }
 
     fn dropped(&mut self, reason: DropReason, rule: Rule, finding: String) {
-        self.ends(Verdict::Drop, Some(reason.name()), rule, finding);
+        self.concluded(Verdict::Drop, Some(reason.name()), rule, finding);
     }
 
     fn refused(&mut self, rule: Rule, finding: &str, refusal: forward::Verdict) {
         match refusal {
+            forward::Verdict::Reply(_) if !self.answers() => {
+                self.dropped(
+                    DropReason::UnlistedPort,
+                    rule,
+                    format!("{finding}: dropped, as reply_rate is 0"),
+                );
+            }
             forward::Verdict::Reply(Reply::Reset) => {
-                self.ends(
+                self.concluded(
                     Verdict::Reply,
                     Some("reset"),
                     rule,
@@ -317,7 +366,7 @@ impl<'a> Story<'a> {
                 );
             }
             forward::Verdict::Reply(_) => {
-                self.ends(
+                self.concluded(
                     Verdict::Reply,
                     Some("unreachable"),
                     rule,
@@ -329,14 +378,14 @@ impl<'a> Story<'a> {
     }
 }
 
-fn ends((address, port): End) -> SocketAddr {
+fn address_of((address, port): End) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
 fn why(stale: Stale) -> &'static str {
     match stale {
         Stale::TimedOut => "idle for too long",
-        Stale::Gone => "that one left the pool",
+        Stale::Gone => "that one is down or no longer in the pool",
         Stale::Leaves => "it is over, and that one takes no new connections",
     }
 }

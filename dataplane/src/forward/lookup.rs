@@ -120,15 +120,20 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
         let hit = self.flows.find(&key, places);
         let known = hit.and_then(|hit| self.pool.member_of(hit.control.backend()));
         let member = known.or_else(|| self.choose().map(|chosen| chosen.member))?;
-        let backend = self.pool.member(member);
-        if backend.mode != Mode::Nat {
+        if self.pool.member(member).mode != Mode::Nat {
             return Some((member, None, places.hash));
         }
-        let (nat, table) = self.nat?;
-        let outward = self.outward(backend, places.hash, State::Unconfirmed, LastHop::NONE);
-        let named = hit.map_or(Binding::NONE, |hit| Memo(hit.value[0]).binding());
+        Some((member, Some(self.translation(member, hit, places.hash)?), places.hash))
+    }
+
+    /// The ends that the flow has by way of a member in mode `nat`, if it has a source already.
+    fn translation(&self, member: u16, entry: Option<Hit<1>>, hash: u64) -> Option<Translation> {
+        let member = self.pool.member(member);
+        let (nat, table) = self.nat.filter(|_| member.mode == Mode::Nat)?;
+        let outward = self.outward(member, hash, State::Unconfirmed, LastHop::NONE);
+        let named = entry.map_or(Binding::NONE, |hit| Memo(hit.value[0]).binding());
         let source = nat.peek(table, &outward, named)?;
-        Some((member, Some(Translation { source, destination: outward.end }), places.hash))
+        Some(Translation { source, destination: outward.end })
     }
 
     /// What there is to decide by; changes nothing.
@@ -136,14 +141,12 @@ impl<'a, T: Tuple<K>, const K: usize, const R: usize> Lookup<'a, T, K, R> {
         let key = self.flow.words();
         let places = self.flows.places(&key);
         let entry = self.flows.find(&key, places);
-        Known {
-            entry,
-            hash: places.hash,
-            named: entry.map(|hit| self.named(hit.control)),
-            kept: self.listener.affinity.and_then(|affinity| self.kept(affinity)),
-            chosen: self.context.table.choose(self.listener, &self.packet.flow),
-            translation: self.peek().and_then(|(_, translation, _)| translation),
-        }
+        let named = entry.map(|hit| self.named(hit.control));
+        let kept = self.listener.affinity.and_then(|affinity| self.kept(affinity));
+        let chosen = self.context.table.choose(self.listener, &self.packet.flow);
+        let member = named.and_then(Result::ok).or(kept).or(chosen);
+        let translation = member.and_then(|member| self.translation(member, entry, places.hash));
+        Known { entry, hash: places.hash, named, kept, chosen, translation }
     }
 
     /// Follows the flow's entry, if it has one.

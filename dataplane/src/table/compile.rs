@@ -95,6 +95,11 @@ impl Compiler {
         })
     }
 
+    /// Flows of each family that there is room for in the tables of translated flows; `None` if there are none.
+    pub fn nat_sizes(&self) -> Option<(u32, u32)> {
+        self.nat.as_ref().map(|(sizes, _)| *sizes)
+    }
+
     fn listeners(&mut self, snapshot: &Snapshot) -> Result<Listeners, TableError> {
         let nat = (snapshot.nat.max_flows_v4, snapshot.nat.max_flows_v6);
         let of_pool = |pool: &snapshot::Pool| self.versions.backends(&pool.backends);
