@@ -13,6 +13,8 @@ build="build-essential clang llvm m4 pkg-config libelf-dev zlib1g-dev libclang-d
 run="iproute2 ethtool curl nginx-light iperf3 iputils-arping iputils-ping ndisc6 procps shellcheck"
 # Routing daemons that announce VIPs.
 route="bird2 frr"
+# promtool, which judges metrics and alert rules.
+monitor="prometheus"
 # What the benchmarks compare with, and what counts instructions.
 compare="haproxy libnginx-mod-stream nftables valgrind"
 # What nodes of a Kubernetes cluster run, and what makes the images of their containers.
@@ -81,7 +83,7 @@ install_packages() {
         case $package in
             nginx-light) forget_service nginx ;;
             bird2) forget_service bird ;;
-            containerd | frr | haproxy | nftables) forget_service "$package" ;;
+            containerd | frr | haproxy | nftables | prometheus) forget_service "$package" ;;
         esac
     done
     rm -f "$log"
@@ -117,7 +119,7 @@ install_rust() {
 # shellcheck disable=SC2086 # several words
 case ${1:-} in
     "")
-        install_packages $build $run $route $compare
+        install_packages $build $run $route $monitor $compare
         install_rust
         ;;
     cluster) install_packages $cluster ;;

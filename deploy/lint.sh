@@ -36,6 +36,9 @@ fi
 step "systemd units"
 deploy/systemd/test.sh
 
+step "alert rules"
+(cd deploy/monitoring && promtool check rules alerts.yml && promtool test rules alerts-test.yml) >/dev/null
+
 step "cargo deny"
 if ! command -v cargo-deny >/dev/null; then
     echo "installing cargo-deny $deny_version, once, about two minutes"

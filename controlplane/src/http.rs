@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use shunt_api::client::Client;
 use shunt_api::daemon::{self, Peer};
 use shunt_api::explain::ExplainRequest;
-use shunt_api::status::{BackendView, ControlStatus, DrainRequest, Event, Reloaded, ServiceView};
+use shunt_api::status::{BackendView, ControlStatus, DrainRequest, Event, Reloaded, ServiceView, Stats};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::announce::Standings;
 use crate::control::{Control, Reload};
+use crate::metrics::{self, Facts};
 use crate::source::file::ReloadRequest;
 use crate::view::{self, Now};
 
@@ -51,11 +52,12 @@ pub async fn serve(listener: UnixListener, context: Context) -> std::io::Result<
         .route("/v1/services", get(services))
         .route("/v1/backends", get(backends))
         .route("/v1/events", get(events))
+        .route("/metrics", get(scrape))
         .route("/v1/drain", put(drain))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain).layer(DefaultBodyLimit::max(MAX_QUESTION_BYTES)))
         .with_state(context);
-    let paths = "GET /v1/status, /v1/services, /v1/backends or /v1/events, PUT /v1/drain, POST /v1/reload or /v1/explain";
+    let paths = "GET /metrics, /v1/status, /v1/services, /v1/backends or /v1/events, PUT /v1/drain, POST /v1/reload or /v1/explain";
     daemon::serve(listener, router, paths).await
 }
 
@@ -64,6 +66,18 @@ async fn status(State(context): State<Context>) -> Json<ControlStatus> {
     let (figures, announced) = (context.control.runner().figures(), context.announcing.standing());
     let (control, file) = (&context.control, &context.config_file);
     Json(control.look(|model| view::status(model, &figures, &announced, file, uptime_s)))
+}
+
+/// With what the workers count, if the dataplane answers at once.
+async fn scrape(State(context): State<Context>) -> Response {
+    let stats = context.dataplane.clone().with_timeout(ANSWER_TIMEOUT).get::<Stats>("/v1/stats").await.ok();
+    let (uptime_s, control) = (context.started.elapsed().as_secs(), &context.control);
+    let (figures, announced) = (control.runner().figures(), context.announcing.standing());
+    let file = &context.config_file;
+    let status = control.look(|model| view::status(model, &figures, &announced, file, uptime_s));
+    let (services, backends) = (control.look(view::services), all_backends(control));
+    let facts = Facts { status: &status, stats: stats.as_ref(), services: &services, backends: &backends };
+    ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], metrics::text(&facts)).into_response()
 }
 
 async fn services(State(context): State<Context>) -> Json<Vec<ServiceView>> {

@@ -13,6 +13,7 @@ mod http;
 mod journal;
 mod kubernetes;
 mod memory;
+mod metrics;
 mod roster;
 mod source;
 mod state;
