@@ -56,6 +56,7 @@ UUID=$uuid / ext4 noatime,x-systemd.growfs 0 1
 UUID=${boot_id:0:4}-${boot_id:4:4} /boot/efi vfat umask=0077,nofail 0 2
 EOF
     ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
+    rm -f "$root/etc/.resolv.conf.systemd-resolved.bak"
     # Each box has its own.
     : >"$root/etc/machine-id"
     rm -f "$root"/etc/ssh/ssh_host_*

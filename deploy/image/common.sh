@@ -28,9 +28,11 @@ packages=(
 read -ra extra <<<"${EXTRA_PACKAGES:-}"
 packages+=("${extra[@]}")
 
-# The root that these make, without Shunt.
+# The root that these make, without Shunt: with what Debian had this month.
 root_tar() {
-    echo "$CACHE/root-$release-$(echo "${packages[@]}" | sha256sum | cut -c1-12).tar"
+    local made_of
+    made_of=$({ echo "${packages[@]}" && cat root.sh; } | sha256sum | cut -c1-12)
+    echo "$CACHE/root-$release-$(date +%Y-%m)-$made_of.tar"
 }
 
 # What make package made.

@@ -21,7 +21,7 @@ mkdir -p "$work"
 # Ends when the guest switches itself off.
 start() { # CONSOLE
     local since=$EPOCHREALTIME
-    timeout 500 ./boot.sh "$work/disk" 2>&1 | stamp "$since" | tee "$work/$1" | grep --line-buffered -a "test: " || true
+    timeout --foreground 500 ./boot.sh "$work/disk" 2>&1 | stamp "$since" | tee "$work/$1" | grep --line-buffered -a "test: " || true
     grep -qa " test: all passed" "$work/$1" || {
         echo "the guest did not pass; its console ended so:"
         tail -n 40 "$work/$1"

@@ -14,5 +14,5 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ./fetch.sh
 ./image.sh units "$work/disk"
-timeout 600 ./boot.sh "$work/disk" | tee "$work/console" || true
+timeout --foreground 600 ./boot.sh "$work/disk" | tee "$work/console" || true
 grep -q "^test: all passed" "$work/console"

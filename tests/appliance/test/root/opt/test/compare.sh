@@ -59,8 +59,9 @@ measure() { # WHAT MAC ADDRESS
     [ "$packets" -ge $((slow * 8 / 10)) ] || fail "$1: $packets of $slow packets/s arrived"
 }
 
-# What the backends' NIC gets of the load is counted and dropped: plain UDP, and UDP inside IPv4.
-sink() {
+# What makes the load. What the backends' NIC gets of it is counted and dropped: plain UDP, and UDP inside IPv4.
+load() {
+    modprobe -a pktgen ip_vs ip_vs_mh ipip || { fail "a module is missing"; return 1; }
     tc -n rack qdisc add dev eth2 clsact
     tc -n rack filter add dev eth2 ingress protocol ip u32 match u8 17 0xff at 9 action drop
     tc -n rack filter add dev eth2 ingress protocol ip u32 match u8 4 0xff at 9 match u8 17 0xff at 29 action drop
@@ -77,8 +78,6 @@ ipvs() { # VIP WAY
 
 compare() {
     local what direct
-    modprobe -a pktgen ip_vs ip_vs_mh ipip || { fail "a module is missing"; return; }
-    sink
     measure "Shunt, DR" "$(mac eth0)" 10.0.1.100
     measure "Shunt, ipip" "$(mac eth0)" 10.0.1.101
     check "shunt.target stops" systemctl stop shunt.target

@@ -9,6 +9,8 @@ set -uo pipefail
 . /opt/test/common.sh
 # shellcheck source=test/root/opt/test/compare.sh
 . /opt/test/compare.sh
+# shellcheck source=test/root/opt/test/upgrade.sh
+. /opt/test/upgrade.sh
 
 been_here=/var/lib/shunt-test
 
@@ -95,7 +97,10 @@ else
     serves_all 250 125
     both_queues
     green
-    compare
+    if load; then
+        upgrade
+        compare
+    fi
     touch $been_here
 fi
 [ $failures = 0 ] || report
