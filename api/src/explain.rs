@@ -59,7 +59,7 @@ pub struct Asked {
 }
 
 /// What becomes of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It goes on to a backend as it is, perhaps in a tunnel.
@@ -74,6 +74,20 @@ pub enum Verdict {
     Drop,
     /// It is for the host.
     Pass,
+}
+
+impl Verdict {
+    /// In a report, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Translate => "translate",
+            Self::Return => "return",
+            Self::Reply => "reply",
+            Self::Drop => "drop",
+            Self::Pass => "pass",
+        }
+    }
 }
 
 /// The rule of a step.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use shunt_api::counters::DropReason;
+pub use shunt_api::explain::Verdict;
 use shunt_api::snapshot::{Mode, Protocol};
 
 use crate::flow::FlowKey;
@@ -19,37 +20,6 @@ pub const BAD_SOURCE_MAC: &str = "bad_source_mac";
 pub const OVERSIZED: &str = "oversized";
 /// Why a packet was answered that fits no way to the backend.
 const TOO_BIG: &str = "too_big";
-
-/// What became of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
-    /// It went on as it was.
-    Forward,
-    /// It went on with new ends.
-    Translate,
-    /// It went back to the client of a translated flow.
-    Return,
-    /// Its sender was answered.
-    Reply,
-    /// It is gone.
-    Drop,
-    /// It is for the host.
-    Pass,
-}
-
-impl Verdict {
-    /// In a report.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Forward => "forward",
-            Self::Translate => "translate",
-            Self::Return => "return",
-            Self::Reply => "reply",
-            Self::Drop => "drop",
-            Self::Pass => "pass",
-        }
-    }
-}
 
 /// What became of one packet, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
